@@ -1,0 +1,157 @@
+// Admits requests, queues them, runs them on models, reports what it did.  Knows no protocol.
+//
+// A transport opens a Call for each request, declares what will arrive, fills the call's assembler once it is admitted,
+// and submits it:
+//
+//   Open ──► Admit ──(on_admitted)──► fill assembler ──► Submit ──► on_done
+//
+// on_done comes exactly once for every call that was opened, with the response or with an error, and may come at any
+// time after Open: when the call is refused, its deadline passes, its client sends too slowly, or the server ends.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <absl/strings/string_view.h>
+#include <thread>
+#include <vector>
+
+#include <absl/base/thread_annotations.h>
+#include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
+#include <absl/functional/any_invocable.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include "server/core/assembler.h"
+#include "server/core/clock.h"
+#include "server/core/model.h"
+#include "server/core/mutex.h"
+#include "server/core/probe.h"
+#include "server/core/registry.h"
+#include "server/core/slab_pool.h"
+
+namespace millrace {
+
+class Engine;
+
+struct EngineOptions {
+  // Requests that run at once; 0 for one a core.
+  int threads = 0;
+
+  // Bytes of one request's tensors; larger ones are refused before a byte is read.  0: the arena's limit.
+  uint64_t max_request_bytes = 0;
+
+  // Calls that are open at once, from the first byte of a header to the answer.  More are refused.
+  int max_calls = 4096;
+
+  // Calls that wait for room in the arena, and for how long.  More or longer ones are refused.
+  int max_waiting = 1024;
+  absl::Duration admission_timeout = absl::Seconds(10);
+
+  // Requests queued for one model.  More are refused.  Raising it trades waiting for refusals.
+  int max_queued = 1024;
+
+  // A client must declare its request, and then send at least `min_bytes_per_second`, in every period of this length.
+  absl::Duration stall_timeout = absl::Seconds(10);
+  uint64_t min_bytes_per_second = 1024;
+
+  // From Open() to the answer; a client's own deadline may be sooner.
+  absl::Duration request_timeout = absl::Minutes(10);
+};
+
+// The answer.  Its tensors keep their bytes alive.
+struct Response {
+  std::string model;
+  std::string version;
+  std::string request_id;
+  std::vector<Tensor> outputs;
+};
+
+// What a client says it will send.
+struct Declaration {
+  std::string model;    // empty: the default model
+  std::string version;  // empty: the latest
+  std::string request_id;
+  Parameters parameters;
+
+  // The tensors in the order of their bytes; or none, if they are told by the bytes themselves.
+  std::optional<std::vector<TensorMeta>> tensors;
+
+  // With `tensors` absent: bytes to promise at the start, and the most that may come (0: max_request_bytes).
+  uint64_t initial_bytes = 0;
+  uint64_t max_bytes = 0;
+};
+
+// One request on its way through the engine.  Owned by its transport and, while it is queued or runs, by the engine:
+// the last of them gives the memory back.
+//
+// Admit, assembler and Submit belong to one thread at a time, the transport's; the rest is thread-safe.
+class Call : public std::enable_shared_from_this<Call> {
+ public:
+  // From an engine thread, the transport's own or inside the call that caused it.  Must not block.
+  using OnDone = absl::AnyInvocable<void(absl::StatusOr<Response>) &&>;
+  using OnAdmitted = absl::AnyInvocable<void() &&>;
+
+  ~Call();
+
+  // Checks the declaration against the model and the limits and promises the memory; `on_admitted` is called, perhaps before
+  // Admit returns, when there is room.  Or else on_done is called.  Once.
+  void Admit(Declaration declaration, OnAdmitted on_admitted);
+
+  // Where the bytes go.  From on_admitted on, and until Submit.
+  Assembler& assembler() { return *assembler_; }
+
+  // The model, from on_admitted on.
+  const ModelSpec& spec() const { return model_->spec(); }
+
+  // All bytes are here: queues the request.
+  void Submit();
+
+  // The same for a declaration without tensors, with those that were found in its bytes.
+  void Submit(std::vector<Tensor> inputs);
+
+  // Ends the call with `status`, unless it has ended.
+  void Cancel(absl::Status status);
+
+  // Sooner than the server's own; may be called before Admit.
+  void SetDeadline(absl::Time deadline);
+
+  // Where the time went so far; whole once on_done was called.
+  Timing timing() const;
+
+ private:
+  friend class Engine;
+
+  // Moves from left to right; kDone from anywhere.
+  enum class State { kOpen, kWaiting, kReceiving, kQueued, kRunning, kDone };
+
+  Call(Engine& engine, absl::string_view way, OnDone on_done);
+};
+
+// Thread-safe.
+class Engine {
+ public:
+  // All of them must outlive it.
+  Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe, const Clock& clock = RealClock());
+
+  // Requires that every call has ended, as after Drain().
+  ~Engine();
+
+  // Opens a call.  `way` names how it came, for reports, and lives forever.  RESOURCE_EXHAUSTED at max_calls, UNAVAILABLE while draining; `on_done`
+  // is then not called.
+  absl::StatusOr<std::shared_ptr<Call>> Open(absl::string_view way, Call::OnDone on_done);
+
+  // Refuses new calls, lets those that were admitted finish, and ends with UNAVAILABLE what is left after `timeout`.  Idempotent.
+  void Drain(absl::Duration timeout);
+
+  // False from the start of Drain() on.
+  bool ready() const;
+
+  const Registry& registry() const;
+  SlabPool& pool();
+};
+
+}  // namespace millrace

@@ -1,0 +1,95 @@
+// What runs on tensors.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include "proto/wire/tensor.h"
+#include "server/core/slab_pool.h"
+#include "server/core/tensor.h"
+
+namespace millrace {
+
+// What a model takes or gives.
+struct TensorSpec {
+  std::string name;
+  DType dtype = DType::kUnspecified;
+  Shape shape;  // kAnySize for any
+
+  // True if one element, of any rank, may stand for the whole tensor.
+  bool scalar_broadcasts = false;
+
+  // The shape that bytes are given which come without one, such as a plain HTTP POST: at most one kAnySize, which
+  // follows from the number of bytes.  Empty: `shape`.
+  Shape bare_shape = {};
+};
+
+struct ModelSpec {
+  std::string name;
+  std::string version = "1";
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+
+  // True if it takes any tensors under any names, in place of `inputs`.
+  bool any_tensors = false;
+};
+
+// Settings that came with a request.
+using Parameters = std::vector<std::pair<std::string, std::string>>;
+
+// A request with all its bytes.
+struct Request {
+  std::string id;
+  Parameters parameters;
+  std::vector<Tensor> inputs;  // in the order of the spec's inputs; as sent where any_tensors
+};
+
+// Where a model puts what it computed.
+class Outputs {
+ public:
+  explicit Outputs(SlabPool& pool) : pool_(pool) {}  // The pool must outlive it.
+
+  // Adds an output and returns its memory, 64-byte aligned, to be filled before Run() returns.  RESOURCE_EXHAUSTED when the
+  // arena has not the room.
+  absl::StatusOr<absl::Span<std::byte>> Add(TensorMeta meta);
+
+  // Adds a tensor that exists, without copying it.
+  void Forward(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
+
+  std::vector<Tensor> Take() && { return std::move(tensors_); }
+
+ private:
+  SlabPool& pool_;
+  std::vector<Tensor> tensors_;
+};
+
+// The engine promises: inputs fit spec(); Run() is called from its own threads, from several at once; the model outlives
+// every Run().
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  // Constant.
+  virtual const ModelSpec& spec() const = 0;
+
+  // Computes the outputs of one request, in the order of the spec's.  An error or an exception fails this request only; the client
+  // sees an error's code and text, and of an exception that there was one.
+  virtual absl::Status Run(const Request& request, Outputs& outputs) = 0;
+};
+
+// Checks that the tensors are those that the model takes, in any order, each once, of its type and
+// shape.  A single tensor without a name is the model's single input, and gets its name.
+// INVALID_ARGUMENT says what was expected and what came.
+absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors);
+
+// Type and shape for `size` bytes that came without either: the model's single input with its bare shape, or one element if the
+// size says so and it broadcasts; uint8[size] for a model that takes any tensors.  INVALID_ARGUMENT when the model has several inputs or the size
+// does not fit.
+absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t size);
+
+}  // namespace millrace

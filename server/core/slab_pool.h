@@ -1,0 +1,129 @@
+// The arena: memory for tensors, under one byte budget.
+//
+// A slab is a contiguous, page-aligned piece of memory that is lent to one request and then used again.  Its pages come
+// from a memfd, so that another process can map them.  They stay mapped from one request to the next, because mapping
+// and touching 30 MB costs three times what receiving them does.
+//
+// Bytes are promised before they are taken: a Slab is first a claim on the budget, and the memory behind it is mapped
+// when the first byte arrives and committed by the kernel page by page as bytes are written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include <absl/base/thread_annotations.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+#include <absl/types/span.h>
+
+#include "server/core/clock.h"
+#include "server/core/mutex.h"
+
+namespace millrace {
+
+class SlabPool;
+
+struct SlabPoolOptions {
+  // Bytes that may be promised, lent and kept for reuse, all together.
+  uint64_t limit = uint64_t{1} << 30;
+
+  // How long memory is kept for reuse after its last use.
+  absl::Duration trim_after = absl::Seconds(30);
+};
+
+// A memfd and where it is mapped.  Owned by a slab or by the pool's idle list.
+struct SlabMapping {
+  std::byte* data = nullptr;
+  uint64_t size = 0;
+  int fd = -1;
+  absl::Time idle_since;
+};
+
+// A promise of bytes and, from Map() on, the bytes.  Not thread-safe; the memory may be read by any number of threads.
+// Gives everything back to its pool when it is destroyed, on any thread.
+class Slab {
+ public:
+  ~Slab();
+  Slab(const Slab&) = delete;
+  Slab& operator=(const Slab&) = delete;
+
+  // Bytes promised, and at least as many mapped once mapped.
+  uint64_t size() const { return size_; }
+  bool mapped() const { return mapping_.data != nullptr; }
+
+  // Maps the memory; nothing if it is mapped.  RESOURCE_EXHAUSTED when the machine has no descriptor or address space
+  // for it.
+  absl::Status Map();
+
+  // The start of the memory, page-aligned, for writing.  Requires mapped().  What it held before is unspecified.
+  std::byte* data() { return mapping_.data; }
+  const std::byte* data() const { return mapping_.data; }
+
+  // Makes the promise, and the memory if mapped, at least `size` bytes; contents stay, data() may move.
+  // RESOURCE_EXHAUSTED when the budget has not the room now; the slab is then as it was.
+  absl::Status Grow(uint64_t size);
+
+  // The memfd behind the memory, owned by the slab.  Requires mapped().
+  int fd() const { return mapping_.fd; }
+
+ private:
+  friend class SlabPool;
+  Slab(SlabPool& pool, uint64_t size) : pool_(pool), size_(size) {}
+
+  SlabPool& pool_;
+  uint64_t size_;
+  SlabMapping mapping_;
+};
+
+// Thread-safe.  Must outlive its slabs.
+class SlabPool {
+ public:
+  struct Usage {
+    uint64_t promised = 0;  // lent to requests, mapped or not
+    uint64_t idle = 0;      // kept for reuse
+    uint64_t peak = 0;      // the most that both were together
+  };
+
+  explicit SlabPool(SlabPoolOptions options, const Clock& clock = RealClock());
+  ~SlabPool();
+
+  // Promises `size` bytes, giving up idle memory if the budget needs it; null when the budget has not the room now.
+  std::unique_ptr<Slab> Promise(uint64_t size);
+
+  // Unmaps what has been idle for longer than `trim_after`.
+  void Trim();
+
+  // `on_release` is called after every return of bytes, on the thread that returned them; it must not block and must
+  // not call the pool.  Call once, before the first Promise().
+  void SetOnRelease(std::function<void()> on_release) { on_release_ = std::move(on_release); }
+
+  uint64_t limit() const { return options_.limit; }
+  Usage usage() const;
+
+ private:
+  friend class Slab;
+  using Idle = std::multimap<uint64_t, SlabMapping>;  // by size
+
+  absl::StatusOr<SlabMapping> TakeMapping(uint64_t size);
+  absl::Status GrowSlab(Slab& slab, uint64_t size);
+  void Return(Slab& slab);
+  bool MakeRoom(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  SlabMapping ClaimIdle(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NotePeak() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Constant after construction, or before first use.
+  const SlabPoolOptions options_;
+  const Clock& clock_;
+  std::function<void()> on_release_;
+
+  mutable Mutex mu_;
+  Idle idle_ ABSL_GUARDED_BY(mu_);
+  uint64_t idle_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t promised_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t peak_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace millrace
