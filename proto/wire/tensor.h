@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 #include <absl/strings/string_view.h>
 
-#include <absl/container/inlined_vector.h>
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
@@ -18,7 +18,7 @@ inline constexpr size_t kMaxRank = 16;
 inline constexpr int64_t kAnySize = -1;
 
 // Elements along each dimension, outermost first; empty for a scalar.  In a specification, kAnySize stands for any.
-using Shape = absl::InlinedVector<int64_t, 6>;
+using Shape = std::vector<int64_t>;
 
 // "[3000,2500]", "[]" for a scalar.
 std::string ToString(absl::Span<const int64_t> shape);

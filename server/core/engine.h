@@ -22,6 +22,7 @@
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
 #include <absl/functional/any_invocable.h>
+#include <absl/functional/function_ref.h>
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
@@ -85,20 +86,21 @@ struct Declaration {
   uint64_t max_bytes = 0;
 };
 
-// One request on its way through the engine.  Owned by its transport and, while it is queued or runs, by the engine:
-// the last of them gives the memory back.
+// One request on its way through the engine.  Owned by its transport and, while it waits, is queued or runs, by the
+// engine: the last of them gives the memory back.  A transport that lets go of a call before Submit has cancelled it;
+// on_done is then not called.
 //
 // Admit, assembler and Submit belong to one thread at a time, the transport's; the rest is thread-safe.
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // From an engine thread, the transport's own or inside the call that caused it.  Must not block.
+  // From an engine thread, the transport's own or inside the method that caused it.  Must not block.
   using OnDone = absl::AnyInvocable<void(absl::StatusOr<Response>) &&>;
   using OnAdmitted = absl::AnyInvocable<void() &&>;
 
   ~Call();
 
-  // Checks the declaration against the model and the limits and promises the memory; `on_admitted` is called, perhaps before
-  // Admit returns, when there is room.  Or else on_done is called.  Once.
+  // Checks the declaration against the model and the limits and promises the memory: `on_admitted` is called, perhaps
+  // before Admit returns, when there is room.  Or else on_done is called.  Call once.
   void Admit(Declaration declaration, OnAdmitted on_admitted);
 
   // Where the bytes go.  From on_admitted on, and until Submit.
@@ -128,30 +130,113 @@ class Call : public std::enable_shared_from_this<Call> {
   // Moves from left to right; kDone from anywhere.
   enum class State { kOpen, kWaiting, kReceiving, kQueued, kRunning, kDone };
 
+  struct Times {
+    absl::Time opened, declared, admitted, submitted, started, ended;
+  };
+
   Call(Engine& engine, absl::string_view way, OnDone on_done);
+
+  absl::Status Declare(Declaration declaration);
+  void BecomeAdmitted(std::unique_ptr<Slab> slab);
+
+  Engine& engine_;
+  const absl::string_view way_;
+
+  // The transport's until Submit, then the engine thread's that runs the call.
+  Model* model_ = nullptr;
+  Request request_;
+  std::optional<std::vector<TensorMeta>> tensors_;
+  uint64_t promised_bytes_ = 0;  // to ask of the arena
+  uint64_t max_bytes_ = 0;       // for undeclared tensors
+
+  // Set once, under the engine's lock; then the transport's to fill and any thread's to ask received() of.
+  std::optional<Assembler> assembler_;
+
+  // Under the engine's lock.
+  State state_ = State::kOpen;
+  OnDone on_done_;
+  OnAdmitted on_admitted_;
+  Times times_;
+  absl::Time deadline_;
+  absl::Time window_start_;        // of the stall check
+  uint64_t window_received_ = 0;   // bytes at that time
 };
 
 // Thread-safe.
 class Engine {
  public:
   // All of them must outlive it.
-  Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe, const Clock& clock = RealClock());
+  Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe,
+         const Clock& clock = RealClock());
 
-  // Requires that every call has ended, as after Drain().
+  // Drains without waiting.  Requires that no transport opens, submits or cancels calls any more.
   ~Engine();
 
-  // Opens a call.  `way` names how it came, for reports, and lives forever.  RESOURCE_EXHAUSTED at max_calls, UNAVAILABLE while draining; `on_done`
-  // is then not called.
+  // Opens a call.  `way` names how it came, for reports, and lives forever.  RESOURCE_EXHAUSTED at max_calls,
+  // UNAVAILABLE while draining; `on_done` is then not called.
   absl::StatusOr<std::shared_ptr<Call>> Open(absl::string_view way, Call::OnDone on_done);
 
-  // Refuses new calls, lets those that were admitted finish, and ends with UNAVAILABLE what is left after `timeout`.  Idempotent.
+  // Refuses new calls and those that wait for room, lets those that were admitted finish, and ends with UNAVAILABLE
+  // what is left after `timeout`.  Returns when every on_done has returned.  Idempotent.
   void Drain(absl::Duration timeout);
 
-  // False from the start of Drain() on.
+  // Refuses new calls from now on; the first step of Drain(), for a server that tells the world before it waits.
+  void StopAdmitting();
+
+  // False from StopAdmitting() or Drain() on.
   bool ready() const;
 
-  const Registry& registry() const;
-  SlabPool& pool();
+  const EngineOptions& options() const { return options_; }
+  const Registry& registry() const { return registry_; }
+  SlabPool& pool() { return pool_; }
+
+ private:
+  friend class Call;
+  using CallPtr = std::shared_ptr<Call>;
+
+  // The steps of a call; Call's methods lead here.
+  void Admit(Call& call, Call::OnAdmitted on_admitted);
+  void Enqueue(CallPtr call);
+  void Finish(Call& call, absl::StatusOr<Response> result);
+  void Abandon(Call& call);
+
+  // Engine threads.
+  void Work();
+  CallPtr PopQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<Response> Run(Call& call);
+
+  // The keeper: one thread that ends what takes too long, admits what waited, and trims the arena.
+  void Keep();
+  void EndOverdue();
+  absl::Status Overdue(Call& call, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AdmitWaiting();
+  void EndWhere(absl::FunctionRef<bool(const Call&)> which, const absl::Status& status);
+
+  // Takes a waiting or queued call out of its queue, and returns the reference that the queue had.
+  CallPtr Unqueue(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Constant after construction.
+  const EngineOptions options_;
+  SlabPool& pool_;
+  const Registry& registry_;
+  EngineProbe& probe_;
+  const Clock& clock_;
+  std::vector<std::thread> threads_;
+
+  mutable Mutex mu_;
+  CondVar work_;     // queued_ or stopping_ changed
+  CondVar keeper_;   // stopping_ changed, or room was freed
+  CondVar drained_;  // open_ changed
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  int open_ ABSL_GUARDED_BY(mu_) = 0;  // calls whose on_done has not returned
+  absl::flat_hash_set<Call*> calls_ ABSL_GUARDED_BY(mu_);
+  std::deque<CallPtr> waiting_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<const Model*, std::deque<CallPtr>> queues_ ABSL_GUARDED_BY(mu_);
+  std::deque<const Model*> turns_ ABSL_GUARDED_BY(mu_);  // models with queued calls; the first runs next
+
+  // Calls in waiting_, to be read without the lock by whoever returns memory.
+  std::atomic<int> waiting_count_ = 0;
 };
 
 }  // namespace millrace

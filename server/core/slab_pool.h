@@ -13,6 +13,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include <absl/base/thread_annotations.h>
 #include <absl/status/statusor.h>
@@ -27,7 +29,7 @@ namespace millrace {
 class SlabPool;
 
 struct SlabPoolOptions {
-  // Bytes that may be promised, lent and kept for reuse, all together.
+  // Bytes that may be promised, lent and kept for reuse, all together; rounded up to whole pages.
   uint64_t limit = uint64_t{1} << 30;
 
   // How long memory is kept for reuse after its last use.
@@ -90,7 +92,8 @@ class SlabPool {
   explicit SlabPool(SlabPoolOptions options, const Clock& clock = RealClock());
   ~SlabPool();
 
-  // Promises `size` bytes, giving up idle memory if the budget needs it; null when the budget has not the room now.
+  // Promises at least `size` bytes, giving up idle memory if the budget needs it; null when the budget has not the
+  // room now.
   std::unique_ptr<Slab> Promise(uint64_t size);
 
   // Unmaps what has been idle for longer than `trim_after`.
@@ -107,11 +110,17 @@ class SlabPool {
   friend class Slab;
   using Idle = std::multimap<uint64_t, SlabMapping>;  // by size
 
-  absl::StatusOr<SlabMapping> TakeMapping(uint64_t size);
+  absl::Status MapSlab(Slab& slab);
   absl::Status GrowSlab(Slab& slab, uint64_t size);
   void Return(Slab& slab);
-  bool MakeRoom(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // The smallest idle mapping that fits without waste; data is null if there is none.
   SlabMapping ClaimIdle(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Takes idle mappings out, oldest first, until `size` more bytes fit the limit; false, and nothing taken, if they
+  // cannot.  The caller unmaps them without the lock.
+  bool MakeRoom(uint64_t size, std::vector<SlabMapping>& evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Idle::iterator Evict(Idle::iterator it, std::vector<SlabMapping>& evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NotePeak() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Constant after construction, or before first use.

@@ -1,0 +1,429 @@
+#include "server/core/engine.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "server/core/errors.h"
+#include "server/core/status_macros.h"
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kKeeperPeriod = absl::Milliseconds(50);
+
+constexpr size_t kMaxTensors = 256;
+constexpr size_t kMaxRequestId = 128;
+constexpr size_t kMaxParameters = 64;
+constexpr size_t kMaxParameterSize = 1024;
+
+absl::Status CheckLimits(const Declaration& declaration) {
+  if (declaration.tensors.has_value() && declaration.tensors->size() > kMaxTensors) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(declaration.tensors->size(), " tensors were declared; at most ", kMaxTensors, " are allowed"));
+  }
+  if (declaration.request_id.size() > kMaxRequestId) {
+    return absl::InvalidArgumentError(absl::StrCat("a request id of ", declaration.request_id.size(),
+                                                   " bytes; at most ", kMaxRequestId, " are allowed"));
+  }
+  if (declaration.parameters.size() > kMaxParameters) {
+    return absl::InvalidArgumentError(absl::StrCat(declaration.parameters.size(), " parameters; at most ",
+                                                   kMaxParameters, " are allowed"));
+  }
+  for (const auto& [key, value] : declaration.parameters) {
+    if (key.size() > kMaxParameterSize || value.size() > kMaxParameterSize) {
+      return absl::InvalidArgumentError(absl::StrCat("parameter \"", Printable(key), "\" is longer than ",
+                                                     kMaxParameterSize, " bytes"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSize(uint64_t size, uint64_t limit) {
+  if (size <= limit) return absl::OkStatus();
+  return TooLargeError(absl::StrCat("the request has ", size, " bytes, but this server takes at most ", limit,
+                                    " (--max-request-bytes, --memory-limit)"));
+}
+
+// Puts the inputs into the order of the spec's, as models expect them.
+void Order(const ModelSpec& spec, std::vector<Tensor>& inputs) {
+  if (spec.any_tensors) return;
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    const auto named = std::find_if(inputs.begin() + i, inputs.end(), [&](const Tensor& tensor) {
+      return tensor.meta.name == spec.inputs[i].name;
+    });
+    std::iter_swap(inputs.begin() + i, named);
+  }
+}
+
+absl::Duration Between(absl::Time from, absl::Time to) {
+  return from == absl::UnixEpoch() || to == absl::UnixEpoch() ? absl::ZeroDuration() : to - from;
+}
+
+int Threads(const EngineOptions& options) {
+  if (options.threads > 0) return options.threads;
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+EngineOptions Completed(EngineOptions options, const SlabPool& pool) {
+  options.threads = Threads(options);
+  if (options.max_request_bytes == 0) options.max_request_bytes = pool.limit();
+  options.max_request_bytes = std::min(options.max_request_bytes, pool.limit());
+  return options;
+}
+
+}  // namespace
+
+Call::Call(Engine& engine, absl::string_view way, OnDone on_done)
+    : engine_(engine), way_(way), on_done_(std::move(on_done)) {}
+
+Call::~Call() { engine_.Abandon(*this); }
+
+void Call::Admit(Declaration declaration, OnAdmitted on_admitted) {
+  if (absl::Status status = Declare(std::move(declaration)); !status.ok()) {
+    return engine_.Finish(*this, std::move(status));
+  }
+  engine_.Admit(*this, std::move(on_admitted));
+}
+
+absl::Status Call::Declare(Declaration declaration) {
+  const EngineOptions& options = engine_.options_;
+  ASSIGN_OR_RETURN(model_, engine_.registry_.Find(declaration.model, declaration.version));
+  RETURN_IF_ERROR(CheckLimits(declaration));
+  max_bytes_ = declaration.max_bytes == 0 ? options.max_request_bytes
+                                          : std::min(declaration.max_bytes, options.max_request_bytes);
+  promised_bytes_ = declaration.initial_bytes;
+  if (declaration.tensors.has_value()) {
+    RETURN_IF_ERROR(CheckInputs(model_->spec(), *declaration.tensors));
+    ASSIGN_OR_RETURN(promised_bytes_, Assembler::SlabSize(*declaration.tensors));
+  }
+  RETURN_IF_ERROR(CheckSize(promised_bytes_, max_bytes_));
+  request_.id = std::move(declaration.request_id);
+  request_.parameters = std::move(declaration.parameters);
+  tensors_ = std::move(declaration.tensors);
+  return absl::OkStatus();
+}
+
+void Call::BecomeAdmitted(std::unique_ptr<Slab> slab) {
+  if (tensors_.has_value()) {
+    assembler_.emplace(std::move(slab), *std::move(tensors_));
+  } else {
+    assembler_.emplace(std::move(slab), max_bytes_);
+  }
+  state_ = State::kReceiving;
+  times_.admitted = window_start_ = engine_.clock_.Now();
+}
+
+void Call::Submit() {
+  absl::StatusOr<std::vector<Tensor>> inputs = assembler_->TakeTensors();
+  if (!inputs.ok()) return engine_.Finish(*this, inputs.status());
+  request_.inputs = *std::move(inputs);
+  Order(spec(), request_.inputs);
+  engine_.Enqueue(shared_from_this());
+}
+
+void Call::Submit(std::vector<Tensor> inputs) {
+  std::vector<TensorMeta> metas;
+  for (const Tensor& input : inputs) metas.push_back(input.meta);
+  if (absl::Status status = CheckInputs(spec(), metas); !status.ok()) {
+    return engine_.Finish(*this, std::move(status));
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) inputs[i].meta.name = std::move(metas[i].name);
+  request_.inputs = std::move(inputs);
+  Order(spec(), request_.inputs);
+  engine_.Enqueue(shared_from_this());
+}
+
+void Call::Cancel(absl::Status status) { engine_.Finish(*this, std::move(status)); }
+
+void Call::SetDeadline(absl::Time deadline) {
+  MutexLock lock(engine_.mu_);
+  deadline_ = std::min(deadline_, deadline);
+}
+
+Timing Call::timing() const {
+  MutexLock lock(engine_.mu_);
+  return {Between(times_.declared, times_.admitted), Between(times_.admitted, times_.submitted),
+          Between(times_.submitted, times_.started), Between(times_.started, times_.ended)};
+}
+
+Engine::Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe, const Clock& clock)
+    : options_(Completed(options, pool)), pool_(pool), registry_(registry), probe_(probe), clock_(clock) {
+  pool_.SetOnRelease([this] {
+    if (waiting_count_.load() > 0) keeper_.NotifyOne();
+  });
+  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Work(); });
+  threads_.emplace_back([this] { Keep(); });
+}
+
+Engine::~Engine() {
+  Drain(absl::ZeroDuration());
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  work_.NotifyAll();
+  keeper_.NotifyAll();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+absl::StatusOr<std::shared_ptr<Call>> Engine::Open(absl::string_view way, Call::OnDone on_done) {
+  CallPtr call(new Call(*this, way, std::move(on_done)));
+  const absl::Time now = clock_.Now();
+  call->times_.opened = call->window_start_ = now;
+  call->deadline_ = now + options_.request_timeout;
+  MutexLock lock(mu_);
+  if (draining_) return absl::UnavailableError("the server is shutting down");
+  if (open_ >= options_.max_calls) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the server has ", open_, " requests open, which is its limit; try again later"));
+  }
+  ++open_;
+  calls_.insert(call.get());
+  return call;
+}
+
+void Engine::Admit(Call& call, Call::OnAdmitted on_admitted) {
+  std::unique_ptr<Slab> slab;
+  if (waiting_count_.load() == 0) slab = pool_.Promise(call.promised_bytes_);
+  absl::Status refused;
+  {
+    MutexLock lock(mu_);
+    if (call.state_ != Call::State::kOpen) return;
+    call.times_.declared = clock_.Now();
+    if (slab != nullptr) {
+      call.BecomeAdmitted(std::move(slab));
+    } else if (draining_) {
+      refused = absl::UnavailableError("the server is shutting down");
+    } else if (static_cast<int>(waiting_.size()) >= options_.max_waiting) {
+      refused = absl::ResourceExhaustedError(absl::StrCat("the server's memory (", pool_.limit(), " bytes) is in use and ",
+                                                          waiting_.size(), " requests wait for it; try again later"));
+    } else {
+      call.state_ = Call::State::kWaiting;
+      call.on_admitted_ = std::move(on_admitted);
+      waiting_.push_back(call.shared_from_this());
+      ++waiting_count_;
+      return;
+    }
+  }
+  if (!refused.ok()) return Finish(call, std::move(refused));
+  std::move(on_admitted)();
+}
+
+void Engine::Enqueue(CallPtr call) {
+  absl::Status refused;
+  {
+    MutexLock lock(mu_);
+    if (call->state_ != Call::State::kReceiving) return;
+    std::deque<CallPtr>& queue = queues_[call->model_];
+    if (static_cast<int>(queue.size()) >= options_.max_queued) {
+      refused = absl::ResourceExhaustedError(absl::StrCat(queue.size(), " requests are queued for model \"",
+                                                          call->spec().name, "\", which is the limit; try again later"));
+    } else {
+      call->state_ = Call::State::kQueued;
+      call->times_.submitted = clock_.Now();
+      if (queue.empty()) turns_.push_back(call->model_);
+      queue.push_back(call);
+    }
+  }
+  if (!refused.ok()) return Finish(*call, std::move(refused));
+  work_.NotifyOne();
+}
+
+void Engine::Work() {
+  while (true) {
+    CallPtr call;
+    {
+      MutexLock lock(mu_);
+      while (turns_.empty() && !stopping_) work_.Wait(mu_);
+      if (turns_.empty()) return;
+      call = PopQueued();
+    }
+    absl::StatusOr<Response> response = Run(*call);
+    Finish(*call, std::move(response));
+  }
+}
+
+Engine::CallPtr Engine::PopQueued() {
+  const Model* const model = turns_.front();
+  turns_.pop_front();
+  std::deque<CallPtr>& queue = queues_[model];
+  CallPtr call = std::move(queue.front());
+  queue.pop_front();
+  if (!queue.empty()) turns_.push_back(model);
+  call->state_ = Call::State::kRunning;
+  call->times_.started = clock_.Now();
+  return call;
+}
+
+absl::StatusOr<Response> Engine::Run(Call& call) {
+  Outputs outputs(pool_);
+  Request request = std::move(call.request_);
+  try {
+    RETURN_IF_ERROR(call.model_->Run(request, outputs));
+  } catch (const std::exception&) {
+    return absl::InternalError(absl::StrCat("model \"", call.spec().name, "\" failed"));
+  }
+  return Response{call.spec().name, call.spec().version, std::move(request.id), std::move(outputs).Take()};
+}
+
+void Engine::Finish(Call& call, absl::StatusOr<Response> result) {
+  Call::OnDone on_done;
+  Call::OnAdmitted on_admitted;
+  CallPtr unqueued;
+  {
+    MutexLock lock(mu_);
+    if (call.state_ == Call::State::kDone) return;
+    unqueued = Unqueue(call);
+    call.state_ = Call::State::kDone;
+    call.times_.ended = clock_.Now();
+    on_done = std::move(call.on_done_);
+    on_admitted = std::move(call.on_admitted_);
+    calls_.erase(&call);
+  }
+  const Timing timing = call.timing();
+  const absl::string_view model = call.model_ == nullptr ? absl::string_view() : call.spec().name;
+  const absl::string_view version = call.model_ == nullptr ? absl::string_view() : call.spec().version;
+  const uint64_t received = call.assembler_.has_value() ? call.assembler_->received() : 0;
+  probe_.OnCallDone({call.way_, model, version, call.request_.id, received, result.status(), timing});
+  std::move(on_done)(std::move(result));
+  MutexLock lock(mu_);
+  --open_;
+  drained_.NotifyAll();
+}
+
+Engine::CallPtr Engine::Unqueue(Call& call) {
+  std::deque<CallPtr>* queue = nullptr;
+  if (call.state_ == Call::State::kWaiting) queue = &waiting_;
+  if (call.state_ == Call::State::kQueued) queue = &queues_[call.model_];
+  if (queue == nullptr) return nullptr;
+  const auto it = std::find_if(queue->begin(), queue->end(), [&](const CallPtr& other) { return other.get() == &call; });
+  CallPtr found = std::move(*it);
+  queue->erase(it);
+  if (call.state_ == Call::State::kWaiting) --waiting_count_;
+  if (call.state_ == Call::State::kQueued && queue->empty()) turns_.erase(std::find(turns_.begin(), turns_.end(), call.model_));
+  return found;
+}
+
+void Engine::Abandon(Call& call) {
+  MutexLock lock(mu_);
+  if (call.state_ == Call::State::kDone) return;
+  if (calls_.erase(&call) == 0) return;  // Open() refused it.
+  --open_;
+  drained_.NotifyAll();
+}
+
+void Engine::StopAdmitting() {
+  MutexLock lock(mu_);
+  draining_ = true;
+}
+
+bool Engine::ready() const {
+  MutexLock lock(mu_);
+  return !draining_;
+}
+
+void Engine::Drain(absl::Duration timeout) {
+  StopAdmitting();
+  const absl::Status status = absl::UnavailableError("the server is shutting down");
+  EndWhere([](const Call& call) { return call.state_ == Call::State::kOpen || call.state_ == Call::State::kWaiting; }, status);
+  const absl::Time deadline = clock_.Now() + timeout;
+  {
+    MutexLock lock(mu_);
+    while (open_ > 0 && clock_.Now() < deadline) drained_.WaitFor(mu_, kKeeperPeriod);
+  }
+  EndWhere([](const Call&) { return true; }, status);
+  MutexLock lock(mu_);
+  while (open_ > 0) drained_.Wait(mu_);
+}
+
+void Engine::EndWhere(absl::FunctionRef<bool(const Call&)> which, const absl::Status& status) {
+  std::vector<CallPtr> calls;
+  {
+    MutexLock lock(mu_);
+    for (Call* call : calls_) {
+      if (!which(*call)) continue;
+      if (CallPtr alive = call->weak_from_this().lock()) calls.push_back(std::move(alive));
+    }
+  }
+  for (const CallPtr& call : calls) Finish(*call, status);
+}
+
+void Engine::Keep() {
+  while (true) {
+    {
+      MutexLock lock(mu_);
+      if (stopping_) return;
+      keeper_.WaitFor(mu_, kKeeperPeriod);
+    }
+    EndOverdue();
+    AdmitWaiting();
+    pool_.Trim();
+  }
+}
+
+void Engine::EndOverdue() {
+  std::vector<std::pair<CallPtr, absl::Status>> overdue;
+  const absl::Time now = clock_.Now();
+  {
+    MutexLock lock(mu_);
+    for (Call* call : calls_) {
+      absl::Status status = Overdue(*call, now);
+      if (status.ok()) continue;
+      if (CallPtr alive = call->weak_from_this().lock()) overdue.emplace_back(std::move(alive), std::move(status));
+    }
+  }
+  for (auto& [call, status] : overdue) Finish(*call, std::move(status));
+}
+
+absl::Status Engine::Overdue(Call& call, absl::Time now) {
+  if (now >= call.deadline_) return absl::DeadlineExceededError("the request's deadline has passed");
+  if (call.state_ == Call::State::kWaiting && now >= call.times_.declared + options_.admission_timeout) {
+    return absl::ResourceExhaustedError(absl::StrCat("waited ", absl::FormatDuration(options_.admission_timeout),
+                                                     " for ", call.promised_bytes_, " bytes of the server's memory (",
+                                                     pool_.limit(), " bytes); try again later"));
+  }
+  const bool sending = call.state_ == Call::State::kOpen || call.state_ == Call::State::kReceiving;
+  if (!sending || now < call.window_start_ + options_.stall_timeout) return absl::OkStatus();
+  if (call.state_ == Call::State::kOpen) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("no request header came in ", absl::FormatDuration(options_.stall_timeout)));
+  }
+  const uint64_t received = call.assembler_->received() - call.window_received_;
+  const auto least = static_cast<uint64_t>(absl::ToDoubleSeconds(options_.stall_timeout) *
+                                           static_cast<double>(options_.min_bytes_per_second));
+  if (received < least) {
+    return absl::DeadlineExceededError(absl::StrCat("the client sent ", received, " bytes in ",
+                                                    absl::FormatDuration(options_.stall_timeout), "; at least ", least,
+                                                    " are expected"));
+  }
+  call.window_start_ = now;
+  call.window_received_ += received;
+  return absl::OkStatus();
+}
+
+void Engine::AdmitWaiting() {
+  while (true) {
+    CallPtr call;
+    {
+      MutexLock lock(mu_);
+      if (waiting_.empty()) return;
+      call = waiting_.front();
+    }
+    std::unique_ptr<Slab> slab = pool_.Promise(call->promised_bytes_);
+    if (slab == nullptr) return;
+    Call::OnAdmitted on_admitted;
+    {
+      MutexLock lock(mu_);
+      if (call->state_ != Call::State::kWaiting) continue;
+      Unqueue(*call);
+      call->BecomeAdmitted(std::move(slab));
+      on_admitted = std::move(call->on_admitted_);
+    }
+    std::move(on_admitted)();
+  }
+}
+
+}  // namespace millrace
