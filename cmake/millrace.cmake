@@ -11,7 +11,8 @@ endif()
 
 function(_millrace_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+                         -Wno-missing-field-initializers)
   if(MILLRACE_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
@@ -55,6 +56,27 @@ function(millrace_test name)
   include(GoogleTest)
   millrace_binary(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock_main)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 120 LABELS "${ARG_LABELS}")
+endfunction()
+
+# millrace_numpy_oracle(TEST SCRIPT): defines MILLRACE_NUMPY, the command line that runs the script with a Python that has
+# NumPy, for tests/proto/numpy_oracle.h; nothing where there is no such Python.
+function(millrace_numpy_oracle test script)
+  if(NOT TARGET ${test})
+    return()
+  endif()
+  if(NOT DEFINED MILLRACE_NUMPY_PYTHON)
+    foreach(candidate python3 /usr/bin/python3)
+      execute_process(COMMAND ${candidate} -c "import numpy" RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
+      if(result EQUAL 0)
+        set(MILLRACE_NUMPY_PYTHON ${candidate} CACHE STRING "A Python that has NumPy, for tests")
+        break()
+      endif()
+    endforeach()
+  endif()
+  if(MILLRACE_NUMPY_PYTHON)
+    target_compile_definitions(${test} PRIVATE
+      MILLRACE_NUMPY="${MILLRACE_NUMPY_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/${script}")
+  endif()
 endfunction()
 
 # millrace_fuzzer(NAME SOURCES cc... DEPS targets...): libFuzzer; its ctest runs the seed corpus and some seconds more.

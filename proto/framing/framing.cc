@@ -31,8 +31,8 @@ bool ParseHeader(CodedInputStream& in, int size, google::protobuf::MessageLite& 
 
 }  // namespace
 
-absl::StatusOr<Part> ReadPart(grpc::ByteBuffer& message, google::protobuf::MessageLite& header) {
-  grpc::ProtoBufferReader reader(&message);
+absl::StatusOr<Part> ReadPart(const grpc::ByteBuffer& message, google::protobuf::MessageLite& header) {
+  grpc::ProtoBufferReader reader(const_cast<grpc::ByteBuffer*>(&message));  // Only reads.
   if (!reader.status().ok()) return Malformed("compressed with an unknown method");
   CodedInputStream in(&reader);
   Part part;
@@ -57,10 +57,10 @@ absl::StatusOr<Part> ReadPart(grpc::ByteBuffer& message, google::protobuf::Messa
   return part;
 }
 
-absl::Status ReadPayload(grpc::ByteBuffer& message, const Part& part,
+absl::Status ReadPayload(const grpc::ByteBuffer& message, const Part& part,
                          absl::FunctionRef<absl::Status(absl::Span<const std::byte>)> sink) {
   if (part.payload_size == 0) return absl::OkStatus();
-  grpc::ProtoBufferReader reader(&message);
+  grpc::ProtoBufferReader reader(const_cast<grpc::ByteBuffer*>(&message));  // Only reads.
   if (!reader.Skip(static_cast<int>(part.payload_offset))) return Malformed("a payload that ends early");
   uint64_t left = part.payload_size;
   while (left > 0) {

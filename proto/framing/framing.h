@@ -35,10 +35,10 @@ struct Part {
 
 // Finds the fields and parses the header, if there is one, into `header`.  INVALID_ARGUMENT for what is
 // not such a message: malformed, or a field twice.  Unknown fields are skipped.
-absl::StatusOr<Part> ReadPart(grpc::ByteBuffer& message, google::protobuf::MessageLite& header);
+absl::StatusOr<Part> ReadPart(const grpc::ByteBuffer& message, google::protobuf::MessageLite& header);
 
 // Hands out the payload, slice by slice and in order, in place.  Stops at the first error that `sink` returns, and returns it.
-absl::Status ReadPayload(grpc::ByteBuffer& message, const Part& part,
+absl::Status ReadPayload(const grpc::ByteBuffer& message, const Part& part,
                          absl::FunctionRef<absl::Status(absl::Span<const std::byte>)> sink);
 
 // A message of a header (null: none) and a payload.  The payload's slices are referenced, not copied; none: no payload field.

@@ -15,7 +15,7 @@ using Socket = boost::asio::generic::stream_protocol::socket;
 struct Connection {
   Socket socket;            // non-blocking
   std::string first_bytes;  // what the acceptor read to tell the protocol; comes before what is in the socket
-  std::string peer;         // for logs: "127.0.0.1:40312", "[::1]:40312", "unix"
+  std::string peer;         // "127.0.0.1:40312", "[::1]:40312", "unix"
 
   // Holds the connection's place under the cap; dropped when the connection is closed.
   std::shared_ptr<void> place;

@@ -1,0 +1,152 @@
+#include "server/config.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+#include <absl/strings/ascii.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+
+#ifndef MILLRACE_VERSION
+#error "MILLRACE_VERSION comes from the build"
+#endif
+
+namespace millrace {
+namespace {
+
+// gRPC counts messages in 32 bits, with room for the header.
+constexpr uint64_t kLargestMessage = uint64_t{2047} << 20;
+
+constexpr uint64_t kLargestMemory = uint64_t{1} << 46;
+
+// Half of what this process may use: of the machine's memory, or of its control group's.
+uint64_t DefaultMemoryLimit() {
+  uint64_t available = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  std::ifstream group("/sys/fs/cgroup/memory.max");
+  uint64_t limit = 0;
+  if (group >> limit) available = std::min(available, limit);
+  return available / 2;
+}
+
+// Adds options to an app.  Every option has an environment variable: --memory-limit is MILLRACE_MEMORY_LIMIT.
+class Options {
+ public:
+  explicit Options(CLI::App& app) : app_(app) {}
+
+  template <typename T>
+  CLI::Option* Add(const std::string& name, T& value, const std::string& help) {
+    return app_.add_option("--" + name, value, help)->envname(Variable(name))->capture_default_str();
+  }
+
+  void Bytes(const std::string& name, uint64_t& value, uint64_t least, uint64_t most, const std::string& help) {
+    Add(name, value, help + " (such as 500MB or 8GiB)")
+        ->transform(CLI::AsSizeValue(true))
+        ->check(CLI::Range(static_cast<double>(least), static_cast<double>(most)))
+        ->type_name("BYTES");
+  }
+
+  void Count(const std::string& name, int& value, int least, const std::string& help) {
+    Add(name, value, help)->check(CLI::Range(least, 1'000'000))->type_name("COUNT");
+  }
+
+  void Seconds(const std::string& name, absl::Duration& value, const std::string& help) {
+    app_.add_option_function<double>(
+            "--" + name, [&value](const double& seconds) { value = absl::Seconds(seconds); }, help)
+        ->envname(Variable(name))
+        ->check(CLI::Range(0.001, 1e6))
+        ->default_str(absl::StrCat(absl::ToDoubleSeconds(value)))
+        ->type_name("SECONDS");
+  }
+
+  template <typename Enum>
+  void Choice(const std::string& name, Enum& value, const std::map<std::string, Enum>& choices, const std::string& help) {
+    Add(name, value, help)->transform(CLI::CheckedTransformer(choices, CLI::ignore_case));
+  }
+
+ private:
+  static std::string Variable(const std::string& name) {
+    return "MILLRACE_" + absl::StrReplaceAll(absl::AsciiStrToUpper(name), {{"-", "_"}});
+  }
+
+  CLI::App& app_;
+};
+
+void AddOptions(CLI::App& app, Config& config) {
+  Options options(app);
+  options.Add("bind", config.acceptor.binds, "Where to listen: HOST:PORT or unix:PATH; may be repeated")
+      ->type_name("ADDRESS");
+  options.Add("model", config.models, "A built-in model to serve; may be repeated, the first is the default")
+      ->type_name("NAME");
+  options.Count("threads", config.engine.threads, 0, "Requests that run at once; 0 for one a core");
+  options.Count("io-threads", config.io_threads, 0, "Threads that receive HTTP bodies; 0 for one a core, at most 4");
+  options.Bytes("memory-limit", config.arena.limit, 1 << 20, kLargestMemory,
+                "Memory for tensors, of all requests together; the default is half of the machine's");
+  options.Bytes("max-request-bytes", config.engine.max_request_bytes, 0, kLargestMemory,
+                "The largest request; 0 for the memory limit");
+  options.Bytes("max-unary-bytes", config.grpc.max_unary_bytes, 1 << 20, kLargestMessage,
+                "The largest single gRPC message; larger tensors are streamed");
+  options.Bytes("grpc-memory-limit", config.grpc.memory_limit, 64 << 20, kLargestMemory,
+                "What gRPC may hold beside the tensors before it cancels calls");
+  options.Count("max-connections", config.acceptor.max_connections, 1, "Connections at once");
+  options.Count("max-connection-calls", config.grpc.connection.max_calls, 1, "gRPC calls at once on one connection");
+  options.Count("max-requests", config.engine.max_calls, 1, "Requests at once, on all connections");
+  options.Count("max-waiting", config.engine.max_waiting, 0, "Requests that may wait for memory");
+  options.Count("max-queued", config.engine.max_queued, 1, "Requests that may wait for a thread, per model");
+  options.Seconds("admission-timeout", config.engine.admission_timeout, "How long a request may wait for memory");
+  options.Seconds("request-timeout", config.engine.request_timeout, "How long a request may take in all");
+  options.Seconds("stall-timeout", config.engine.stall_timeout,
+                  "A client that sends less than 1 kB/s for so long is given up");
+  options.Seconds("header-timeout", config.http.header_timeout, "For a whole HTTP header, or a connection's first bytes");
+  options.Seconds("idle-timeout", config.http.idle_timeout, "For the next request on an HTTP connection");
+  options.Seconds("trim-after", config.arena.trim_after, "How long unused memory is kept for the next request");
+  options.Seconds("drain-timeout", config.drain_timeout, "For admitted requests to finish after SIGTERM");
+  options.Choice<LogFormat>("log-format", config.log_format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}},
+                            "The form of log lines");
+  options.Choice<LogLevel>("log-level", config.log_level,
+                           {{"debug", LogLevel::kDebug},
+                            {"info", LogLevel::kInfo},
+                            {"warn", LogLevel::kWarn},
+                            {"error", LogLevel::kError}},
+                           "The least that is logged; debug has a line for every request");
+}
+
+void Complete(Config& config) {
+  if (config.acceptor.binds.empty()) config.acceptor.binds = {"127.0.0.1:8000"};
+  if (config.models.empty()) config.models = {"row_mean_std", "identity"};
+  if (config.arena.limit == 0) config.arena.limit = DefaultMemoryLimit();
+  config.acceptor.first_bytes_timeout = config.http.header_timeout;
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* argv) {
+  Config config;
+  config.arena.limit = DefaultMemoryLimit();
+  CLI::App app(
+      "Serves models over gRPC and HTTP/1.1 on one port.\n"
+      "Every option may also be a variable MILLRACE_... (--memory-limit is MILLRACE_MEMORY_LIMIT) or a line of the\n"
+      "--config file (memory-limit = \"8GiB\"); the command line wins over variables, they over the file.",
+      "millrace-server");
+  app.set_version_flag("--version", "millrace-server " MILLRACE_VERSION);
+  app.set_config("--config", "", "A file of options, one NAME = VALUE a line")->envname("MILLRACE_CONFIG");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  AddOptions(app, config);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    app.exit(success);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see millrace-server --help"));
+  }
+  Complete(config);
+  return config;
+}
+
+}  // namespace millrace

@@ -1,0 +1,30 @@
+#include <malloc.h>
+
+#include <cstdio>
+
+#include "server/config.h"
+#include "server/ops/logging.h"
+#include "server/serve.h"
+
+namespace {
+
+// gRPC receives into blocks that it takes from the heap and frees again; by default glibc would give their pages back
+// to the system after every request, and fault them in for the next.
+void KeepHeapPages() { mallopt(M_TRIM_THRESHOLD, 2047 << 20); }
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "millrace-server: %s\n", std::string(status.message()).c_str());
+  return absl::IsInvalidArgument(status) ? 2 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  KeepHeapPages();
+  const absl::StatusOr<std::optional<millrace::Config>> config = millrace::ParseConfig(argc, argv);
+  if (!config.ok()) return Fail(config.status());
+  if (!config->has_value()) return 0;
+  millrace::StartLogging((*config)->log_format, (*config)->log_level);
+  if (const absl::Status status = millrace::Serve(**config); !status.ok()) return Fail(status);
+  return 0;
+}

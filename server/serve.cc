@@ -1,0 +1,139 @@
+#include "server/serve.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <csignal>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <spdlog/spdlog.h>
+
+#include "server/core/engine.h"
+#include "server/core/registry.h"
+#include "server/core/slab_pool.h"
+#include "server/core/status_macros.h"
+#include "server/models/factory.h"
+#include "server/ops/logging.h"
+#include "server/transports/acceptor.h"
+#include "server/transports/grpc/grpc_transport.h"
+#include "server/transports/http/http_transport.h"
+
+namespace millrace {
+namespace {
+
+// A gRPC connection has two descriptors and may have a slab of its own.
+constexpr uint64_t kDescriptorsPerConnection = 3;
+constexpr uint64_t kOtherDescriptors = 256;
+
+// For gRPC to send the last answers after the engine has drained.
+constexpr absl::Duration kLastAnswers = absl::Seconds(1);
+
+absl::Status AddModels(const std::vector<std::string>& names, Registry& registry) {
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(name));
+    RETURN_IF_ERROR(registry.Add(std::move(model)));
+  }
+  return absl::OkStatus();
+}
+
+// Raises the limit on descriptors as far as allowed, and lowers the cap on connections to what it carries.
+AcceptorOptions FitDescriptors(AcceptorOptions options) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return options;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const uint64_t left = limit.rlim_cur > kOtherDescriptors ? limit.rlim_cur - kOtherDescriptors : 0;
+  const uint64_t most = std::max<uint64_t>(1, left / kDescriptorsPerConnection);
+  if (most < static_cast<uint64_t>(options.max_connections)) {
+    spdlog::warn("at most {} connections, not {}: the limit on open files is {} (ulimit -n)", most,
+                 options.max_connections, limit.rlim_cur);
+    options.max_connections = static_cast<int>(most);
+  }
+  return options;
+}
+
+int IoThreads(const Config& config) {
+  if (config.io_threads > 0) return config.io_threads;
+  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 4u));
+}
+
+void RunIo(boost::asio::io_context& io) {
+  while (true) {
+    try {
+      io.run();
+      return;
+    } catch (const std::exception& error) {
+      spdlog::error("an exception reached the event loop: {}", error.what());
+    }
+  }
+}
+
+std::string StartLine(const Acceptor& acceptor, const Engine& engine, const SlabPool& pool) {
+  const std::string models = absl::StrJoin(engine.registry().List(), ", ", [](std::string* out, const ModelSpec* spec) {
+    absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
+  });
+  return absl::StrFormat("listening on %s; serving %s; %d at once; at most %.2f GiB of tensors",
+                         absl::StrJoin(acceptor.addresses(), ", "), models, engine.options().threads,
+                         static_cast<double>(pool.limit()) / (1 << 30));
+}
+
+// Blocks until SIGTERM or SIGINT; a second one then ends the process at once.
+void WaitForSignal() {
+  boost::asio::io_context io;
+  boost::asio::signal_set signals(io, SIGTERM, SIGINT);
+  int number = 0;
+  signals.async_wait([&](const boost::system::error_code&, int signal) { number = signal; });
+  io.run();
+  spdlog::info("{}: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+}  // namespace
+
+absl::Status Serve(const Config& config) {
+  std::signal(SIGPIPE, SIG_IGN);
+  Registry registry;
+  RETURN_IF_ERROR(AddModels(config.models, registry));
+  SlabPool pool(config.arena);
+  CallLog call_log;
+  Engine engine(config.engine, pool, registry, call_log);
+
+  // Sessions that are cut off end with the io_context, after the transports and before the engine.
+  boost::asio::io_context io;
+  GrpcTransport grpc(config.grpc, engine, io);
+  HttpTransport http(config.http, engine);
+  Acceptor acceptor(
+      FitDescriptors(config.acceptor), io, [&](Connection c) { grpc.Serve(std::move(c)); },
+      [&](Connection c) { http.Serve(std::move(c)); });
+  RETURN_IF_ERROR(acceptor.Listen());
+  RETURN_IF_ERROR(grpc.Start());
+  acceptor.Start();
+
+  auto work = boost::asio::make_work_guard(io);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < IoThreads(config); ++i) threads.emplace_back([&io] { RunIo(io); });
+  spdlog::info(StartLine(acceptor, engine, pool));
+
+  WaitForSignal();
+  engine.StopAdmitting();
+  grpc.StopServing();
+  acceptor.Stop();
+  http.Drain();
+  engine.Drain(config.drain_timeout);
+  grpc.Stop(kLastAnswers);
+  work.reset();
+  io.stop();
+  for (std::thread& thread : threads) thread.join();
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace millrace

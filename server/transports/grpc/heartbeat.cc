@@ -1,0 +1,56 @@
+#include "server/transports/grpc/heartbeat.h"
+
+#include <utility>
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/channel_arguments.h>
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kPeriod = absl::Milliseconds(200);
+
+struct Call {
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  v1::GetModelResponse response;
+};
+
+}  // namespace
+
+Heartbeat::Heartbeat(grpc::Server& server)
+    : stub_(v1::PredictionService::NewStub(server.InProcessChannel(grpc::ChannelArguments()))),
+      thread_([this] { Run(); }) {}
+
+Heartbeat::~Heartbeat() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.join();
+}
+
+void Heartbeat::Run() {
+  while (true) {
+    {
+      MutexLock lock(mu_);
+      if (!stopping_) changed_.WaitFor(mu_, kPeriod);
+      while (calling_) changed_.Wait(mu_);
+      if (stopping_) return;
+      calling_ = true;
+    }
+    Beat();
+  }
+}
+
+void Heartbeat::Beat() {
+  const auto call = std::make_shared<struct Call>();
+  stub_->async()->GetModel(&call->context, &call->request, &call->response, [this, call](const grpc::Status&) {
+    MutexLock lock(mu_);
+    calling_ = false;
+    changed_.NotifyAll();
+  });
+}
+
+}  // namespace millrace
