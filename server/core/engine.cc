@@ -325,6 +325,11 @@ bool Engine::ready() const {
   return !draining_;
 }
 
+int Engine::open_calls() const {
+  MutexLock lock(mu_);
+  return open_;
+}
+
 void Engine::Drain(absl::Duration timeout) {
   StopAdmitting();
   const absl::Status status = absl::UnavailableError("the server is shutting down");

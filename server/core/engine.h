@@ -186,6 +186,9 @@ class Engine {
   // False from StopAdmitting() or Drain() on.
   bool ready() const;
 
+  // Calls whose on_done has not returned.
+  int open_calls() const;
+
   const EngineOptions& options() const { return options_; }
   const Registry& registry() const { return registry_; }
   SlabPool& pool() { return pool_; }

@@ -23,8 +23,8 @@ using v1::PredictionService;
 // What a message may hold beside its payload: the header.
 constexpr uint64_t kMaxHeaderBytes = 1 << 20;
 
-// HTTP/2's own limit on streams lies above ours, because gRPC closes the whole connection of a client that exceeds it.
-constexpr int kAdvertisedStreamsFactor = 4;
+// gRPC's own limits lie above ours, because it closes the whole connection of a client that exceeds them.
+constexpr int kAdvertisedFactor = 4;
 
 void ToProto(const TensorSpec& spec, v1::TensorSpec& out) {
   out.set_name(spec.name);
@@ -145,8 +145,9 @@ class GrpcTransport::Impl {
     builder.SetMaxReceiveMessageSize(max_message);
     builder.SetMaxSendMessageSize(max_message);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
-                               options_.connection.max_calls * kAdvertisedStreamsFactor);
-    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(options_.max_metadata_bytes));
+                               options_.connection.max_calls * kAdvertisedFactor);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
+                               static_cast<int>(options_.max_metadata_bytes) * kAdvertisedFactor);
 
     // A dead peer is found in less than a minute, not in gRPC's two hours.
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
