@@ -3,14 +3,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
-#include <iostream>
+#include <iterator>
 #include <map>
 #include <utility>
 
 #include <CLI/CLI.hpp>
 #include <absl/strings/ascii.h>
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
 
 #ifndef MILLRACE_VERSION
@@ -23,6 +27,9 @@ namespace {
 // gRPC counts messages in 32 bits, with room for the header.
 constexpr uint64_t kLargestMessage = uint64_t{2047} << 20;
 
+constexpr char kStandardBind[] = "127.0.0.1:8000";
+constexpr const char* kStandardModels[] = {"row_mean_std", "identity"};
+
 constexpr uint64_t kLargestMemory = uint64_t{1} << 46;
 
 // Half of what this process may use: of the machine's memory, or of its control group's.
@@ -34,44 +41,70 @@ uint64_t DefaultMemoryLimit() {
   return available / 2;
 }
 
-// Adds options to an app.  Every option has an environment variable: --memory-limit is MILLRACE_MEMORY_LIMIT.
+// The environment variable of an option: --memory-limit is MILLRACE_MEMORY_LIMIT.
+std::string Variable(const std::string& name) {
+  return "MILLRACE_" + absl::StrReplaceAll(absl::AsciiStrToUpper(name), {{"-", "_"}});
+}
+
+// Adds options to an app, each with its default and its variable in the help.
 class Options {
  public:
   explicit Options(CLI::App& app) : app_(app) {}
 
-  template <typename T>
-  CLI::Option* Add(const std::string& name, T& value, const std::string& help) {
-    return app_.add_option("--" + name, value, help)->envname(Variable(name))->capture_default_str();
+  // Repeats, or takes values with commas between them.
+  void List(const std::string& name, std::vector<std::string>& values, const std::string& type, const std::string& standard,
+            const std::string& help) {
+    Add(name, values, help)->delimiter(',')->allow_extra_args(false)->type_name(type)->default_str(standard);
   }
 
   void Bytes(const std::string& name, uint64_t& value, uint64_t least, uint64_t most, const std::string& help) {
-    Add(name, value, help + " (such as 500MB or 8GiB)")
-        ->transform(CLI::AsSizeValue(true))
-        ->check(CLI::Range(static_cast<double>(least), static_cast<double>(most)))
+    const auto in_range = [least, most](const std::string& text) {
+      uint64_t bytes = 0;
+      if (absl::SimpleAtoi(text, &bytes) && bytes >= least && bytes <= most) return std::string();
+      return absl::StrCat(text, " is not from ", least, " to ", most, " bytes");
+    };
+    Add(name, value, help)
+        ->transform(CLI::AsSizeValue(true).description(""))
+        ->check(CLI::Validator(in_range, ""))
         ->type_name("BYTES");
   }
 
   void Count(const std::string& name, int& value, int least, const std::string& help) {
-    Add(name, value, help)->check(CLI::Range(least, 1'000'000))->type_name("COUNT");
+    Add(name, value, help)->check(CLI::Range(least, 1'000'000).description(""))->type_name("COUNT");
   }
 
   void Seconds(const std::string& name, absl::Duration& value, const std::string& help) {
-    app_.add_option_function<double>(
-            "--" + name, [&value](const double& seconds) { value = absl::Seconds(seconds); }, help)
+    const auto set = [&value](const double& seconds) { value = absl::Seconds(seconds); };
+    app_.add_option_function<double>("--" + name, set, help)
         ->envname(Variable(name))
-        ->check(CLI::Range(0.001, 1e6))
+        ->check(CLI::Range(0.001, 1e6).description(""))
         ->default_str(absl::StrCat(absl::ToDoubleSeconds(value)))
         ->type_name("SECONDS");
   }
 
   template <typename Enum>
   void Choice(const std::string& name, Enum& value, const std::map<std::string, Enum>& choices, const std::string& help) {
-    Add(name, value, help)->transform(CLI::CheckedTransformer(choices, CLI::ignore_case));
+    std::string names;
+    std::string standard;
+    for (const auto& [choice, meaning] : choices) {
+      absl::StrAppend(&names, names.empty() ? "" : "|", choice);
+      if (meaning == value) standard = choice;
+    }
+    const auto set = [&value, choices](const std::string& choice) { value = choices.at(choice); };
+    const auto is_choice = [choices, names](const std::string& text) {
+      return choices.count(text) == 1 ? std::string() : absl::StrCat("\"", text, "\" is none of ", names);
+    };
+    app_.add_option_function<std::string>("--" + name, set, help)
+        ->envname(Variable(name))
+        ->check(CLI::Validator(is_choice, ""))
+        ->default_str(standard)
+        ->type_name(names);
   }
 
  private:
-  static std::string Variable(const std::string& name) {
-    return "MILLRACE_" + absl::StrReplaceAll(absl::AsciiStrToUpper(name), {{"-", "_"}});
+  template <typename T>
+  CLI::Option* Add(const std::string& name, T& value, const std::string& help) {
+    return app_.add_option("--" + name, value, help)->envname(Variable(name))->capture_default_str();
   }
 
   CLI::App& app_;
@@ -79,10 +112,10 @@ class Options {
 
 void AddOptions(CLI::App& app, Config& config) {
   Options options(app);
-  options.Add("bind", config.acceptor.binds, "Where to listen: HOST:PORT or unix:PATH; may be repeated")
-      ->type_name("ADDRESS");
-  options.Add("model", config.models, "A built-in model to serve; may be repeated, the first is the default")
-      ->type_name("NAME");
+  options.List("bind", config.acceptor.binds, "ADDRESS", kStandardBind,
+               "Where to listen: HOST:PORT or unix:PATH; may be repeated");
+  options.List("model", config.models, "NAME", absl::StrJoin(kStandardModels, ","),
+               "A built-in model to serve; may be repeated, the first is the default");
   options.Count("threads", config.engine.threads, 0, "Requests that run at once; 0 for one a core");
   options.Count("io-threads", config.io_threads, 0, "Threads that receive HTTP bodies; 0 for one a core, at most 4");
   options.Bytes("memory-limit", config.arena.limit, 1 << 20, kLargestMemory,
@@ -106,8 +139,8 @@ void AddOptions(CLI::App& app, Config& config) {
   options.Seconds("idle-timeout", config.http.idle_timeout, "For the next request on an HTTP connection");
   options.Seconds("trim-after", config.arena.trim_after, "How long unused memory is kept for the next request");
   options.Seconds("drain-timeout", config.drain_timeout, "For admitted requests to finish after SIGTERM");
-  options.Choice<LogFormat>("log-format", config.log_format, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}},
-                            "The form of log lines");
+  options.Choice<LogFormat>("log-format", config.log_format,
+                            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "The form of log lines");
   options.Choice<LogLevel>("log-level", config.log_level,
                            {{"debug", LogLevel::kDebug},
                             {"info", LogLevel::kInfo},
@@ -117,10 +150,30 @@ void AddOptions(CLI::App& app, Config& config) {
 }
 
 void Complete(Config& config) {
-  if (config.acceptor.binds.empty()) config.acceptor.binds = {"127.0.0.1:8000"};
-  if (config.models.empty()) config.models = {"row_mean_std", "identity"};
-  if (config.arena.limit == 0) config.arena.limit = DefaultMemoryLimit();
+  if (config.acceptor.binds.empty()) config.acceptor.binds = {kStandardBind};
+  if (config.models.empty()) config.models.assign(std::begin(kStandardModels), std::end(kStandardModels));
   config.acceptor.first_bytes_timeout = config.http.header_timeout;
+}
+
+bool IsGiven(const std::string& flag, const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& argument) {
+    return argument == flag || absl::StartsWith(argument, flag + "=");
+  });
+}
+
+// The arguments, and before them what the environment says of options that they do not name: so that a variable wins
+// over the file, which CLI11 by itself reads first.  In reverse, as CLI11 wants them.
+std::vector<std::string> Arguments(const CLI::App& app, int argc, const char* const* argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::vector<std::string> from_environment;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string flag = option->get_name();
+    const char* const value = option->get_envname().empty() ? nullptr : std::getenv(option->get_envname().c_str());
+    if (value != nullptr && !IsGiven(flag, arguments)) from_environment.push_back(absl::StrCat(flag, "=", value));
+  }
+  arguments.insert(arguments.begin(), from_environment.begin(), from_environment.end());
+  std::reverse(arguments.begin(), arguments.end());
+  return arguments;
 }
 
 }  // namespace
@@ -131,14 +184,16 @@ absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* a
   CLI::App app(
       "Serves models over gRPC and HTTP/1.1 on one port.\n"
       "Every option may also be a variable MILLRACE_... (--memory-limit is MILLRACE_MEMORY_LIMIT) or a line of the\n"
-      "--config file (memory-limit = \"8GiB\"); the command line wins over variables, they over the file.",
+      "--config file (memory-limit = \"8GiB\"); the command line wins over variables, they over the file.\n"
+      "Sizes may have a unit: 500MB, 8GiB.",
       "millrace-server");
   app.set_version_flag("--version", "millrace-server " MILLRACE_VERSION);
+  app.set_help_flag("--help", "Print this");
   app.set_config("--config", "", "A file of options, one NAME = VALUE a line")->envname("MILLRACE_CONFIG");
   app.allow_config_extras(CLI::config_extras_mode::error);
   AddOptions(app, config);
   try {
-    app.parse(argc, argv);
+    app.parse(Arguments(app, argc, argv));
   } catch (const CLI::Success& success) {
     app.exit(success);
     return std::nullopt;

@@ -86,20 +86,28 @@ std::string StartLine(const Acceptor& acceptor, const Engine& engine, const Slab
                          static_cast<double>(pool.limit()) / (1 << 30));
 }
 
-// Blocks until SIGTERM or SIGINT; a second one then ends the process at once.
-void WaitForSignal() {
-  boost::asio::io_context io;
-  boost::asio::signal_set signals(io, SIGTERM, SIGINT);
-  int number = 0;
-  signals.async_wait([&](const boost::system::error_code&, int signal) { number = signal; });
-  io.run();
-  spdlog::info("{}: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
-}
+// Catches SIGTERM and SIGINT from construction on.
+class Signals {
+ public:
+  // Blocks until one came; a second one then ends the process at once.
+  void Wait() {
+    int number = 0;
+    signals_.async_wait([&](const boost::system::error_code&, int signal) { number = signal; });
+    io_.run();
+    signals_.clear();
+    spdlog::info("{}: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
+  }
+
+ private:
+  boost::asio::io_context io_;
+  boost::asio::signal_set signals_{io_, SIGTERM, SIGINT};
+};
 
 }  // namespace
 
 absl::Status Serve(const Config& config) {
   std::signal(SIGPIPE, SIG_IGN);
+  Signals signals;
   Registry registry;
   RETURN_IF_ERROR(AddModels(config.models, registry));
   SlabPool pool(config.arena);
@@ -122,7 +130,7 @@ absl::Status Serve(const Config& config) {
   for (int i = 0; i < IoThreads(config); ++i) threads.emplace_back([&io] { RunIo(io); });
   spdlog::info(StartLine(acceptor, engine, pool));
 
-  WaitForSignal();
+  signals.Wait();
   engine.StopAdmitting();
   grpc.StopServing();
   acceptor.Stop();

@@ -46,10 +46,28 @@ struct GrpcConnections::State {
   absl::Time period_start ABSL_GUARDED_BY(mu) = clock.Now();
 };
 
-GrpcConnections::Place::Place(std::shared_ptr<State> connection) : connection_(std::move(connection)) {
-  count_ = std::shared_ptr<void>(nullptr, [counted = connection_](void*) {
-    MutexLock lock(counted->mu);
-    --counted->calls;
+// The calls on all connections.
+struct GrpcConnections::Calls {
+  void Add(int change) {
+    MutexLock lock(mu);
+    count += change;
+    if (count == 0) empty.NotifyAll();
+  }
+
+  Mutex mu;
+  CondVar empty;
+  int count ABSL_GUARDED_BY(mu) = 0;
+};
+
+GrpcConnections::Place::Place(std::shared_ptr<Calls> calls, std::shared_ptr<State> connection)
+    : connection_(std::move(connection)) {
+  calls->Add(1);
+  counted_ = std::shared_ptr<void>(nullptr, [calls = std::move(calls), counted = connection_](void*) {
+    if (counted != nullptr) {
+      MutexLock lock(counted->mu);
+      --counted->calls;
+    }
+    calls->Add(-1);
   });
 }
 
@@ -69,7 +87,7 @@ void GrpcConnections::Place::CountEarlyReset() {
 }
 
 GrpcConnections::GrpcConnections(GrpcConnectionLimits limits, boost::asio::io_context& io, const Clock& clock)
-    : limits_(limits), clock_(clock), epoll_(io, epoll_create1(EPOLL_CLOEXEC)) {
+    : limits_(limits), clock_(clock), calls_(std::make_shared<Calls>()), epoll_(io, epoll_create1(EPOLL_CLOEXEC)) {
   Watch();
 }
 
@@ -95,7 +113,7 @@ absl::StatusOr<GrpcConnections::Place> GrpcConnections::Enter(absl::string_view 
   {
     MutexLock lock(mu_);
     const auto it = by_peer_.find(PeerName(grpc_peer));
-    if (it == by_peer_.end()) return Place();
+    if (it == by_peer_.end()) return Place(calls_, nullptr);
     connection = it->second;
   }
   {
@@ -106,7 +124,13 @@ absl::StatusOr<GrpcConnections::Place> GrpcConnections::Enter(absl::string_view 
     }
     ++connection->calls;
   }
-  return Place(std::move(connection));
+  return Place(calls_, std::move(connection));
+}
+
+void GrpcConnections::WaitUntilEmpty(absl::Duration timeout) {
+  const absl::Time deadline = clock_.Now() + timeout;
+  MutexLock lock(calls_->mu);
+  while (calls_->count > 0 && clock_.Now() < deadline) calls_->empty.WaitFor(calls_->mu, deadline - clock_.Now());
 }
 
 void GrpcConnections::Watch() {

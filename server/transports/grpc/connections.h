@@ -34,6 +34,7 @@ struct GrpcConnectionLimits {
 // own and are only watched.
 class GrpcConnections {
   struct State;
+  struct Calls;
 
  public:
   // One call's place on its connection; gives it back when destroyed.  May outlive the GrpcConnections.
@@ -46,9 +47,9 @@ class GrpcConnections {
 
    private:
     friend class GrpcConnections;
-    explicit Place(std::shared_ptr<State> connection);
-    std::shared_ptr<State> connection_;  // shared by the table and the connection's calls
-    std::shared_ptr<void> count_;
+    Place(std::shared_ptr<Calls> calls, std::shared_ptr<State> connection);
+    std::shared_ptr<State> connection_;  // shared by the table and the connection's calls; null over a unix socket
+    std::shared_ptr<void> counted_;
   };
 
   // `io` must outlive it, and run for ends to be noticed.
@@ -62,12 +63,16 @@ class GrpcConnections {
   // A place for a call from `grpc_peer`, as grpc::ServerContext::peer() spells it.  RESOURCE_EXHAUSTED at max_calls.
   absl::StatusOr<Place> Enter(absl::string_view grpc_peer);
 
+  // Blocks until no call has a place, at most for `timeout`.
+  void WaitUntilEmpty(absl::Duration timeout);
+
  private:
   void Watch();
   void RemoveEnded();
 
   const GrpcConnectionLimits limits_;
   const Clock& clock_;
+  const std::shared_ptr<Calls> calls_;  // shared with the places
   boost::asio::posix::stream_descriptor epoll_;  // readable when a connection has ended
 
   Mutex mu_;

@@ -136,7 +136,9 @@ class GrpcTransport::Impl {
 
   void Stop(absl::Duration timeout) {
     heartbeat_.reset();
-    if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(absl::Now() + timeout));
+    if (server_ == nullptr) return;
+    connections_.WaitUntilEmpty(timeout);
+    server_->Shutdown(absl::ToChronoTime(absl::Now()));  // Health watchers would stay for ever.
   }
 
  private:

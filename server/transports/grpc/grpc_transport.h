@@ -43,7 +43,8 @@ class GrpcTransport {
   // Tells health watchers that nothing is served any more.
   void StopServing();
 
-  // Ends every call and connection, after `timeout` by force.  Requires that the engine has drained.  Idempotent.
+  // Lets answers be sent for at most `timeout`, then ends every call and connection.  Requires that the engine has
+  // drained.  Idempotent.
   void Stop(absl::Duration timeout);
 
  private:
