@@ -75,7 +75,7 @@ std::unique_ptr<ServerProcess> server;
 
 class ServerEnvironment final : public testing::Environment {
   void SetUp() override {
-    server = std::make_unique<ServerProcess>(MILLRACE_SERVER, std::vector<std::string>{"--memory-limit", "256MiB",
+    server = std::make_unique<ServerProcess>(MILLRACE_SERVER, std::vector<std::string>{"--memory-limit", "1GiB",
                                                                                        "--max-request-bytes", "128MiB"});
   }
   void TearDown() override { server.reset(); }
