@@ -17,6 +17,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <spdlog/spdlog.h>
 
+#include "server/core/clock.h"
 #include "server/core/engine.h"
 #include "server/core/registry.h"
 #include "server/core/slab_pool.h"
@@ -34,8 +35,8 @@ namespace {
 constexpr uint64_t kDescriptorsPerConnection = 3;
 constexpr uint64_t kOtherDescriptors = 256;
 
-// For gRPC to send the last answers after the engine has drained.
-constexpr absl::Duration kLastAnswers = absl::Seconds(1);
+// Of the time to drain, what is kept for the last answers to be sent.
+constexpr double kForLastAnswers = 0.1;
 
 absl::Status AddModels(const std::vector<std::string>& names, Registry& registry) {
   for (const std::string& name : names) {
@@ -135,8 +136,11 @@ absl::Status Serve(const Config& config) {
   grpc.StopServing();
   acceptor.Stop();
   http.Drain();
-  engine.Drain(config.drain_timeout);
-  grpc.Stop(kLastAnswers);
+  const absl::Time deadline = RealClock().Now() + config.drain_timeout;
+  const auto left = [&] { return std::max(deadline - RealClock().Now(), absl::ZeroDuration()); };
+  engine.Drain(config.drain_timeout * (1 - kForLastAnswers));
+  http.WaitUntilClosed(left());
+  grpc.Stop(left());
   work.reset();
   io.stop();
   for (std::thread& thread : threads) thread.join();

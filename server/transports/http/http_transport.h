@@ -6,10 +6,11 @@
 //   GET  /healthz, /readyz                           200 while alive; while ready, else 503
 #pragma once
 
-#include <cstddef>
-#include <memory>
-
 #include <absl/time/time.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 
 #include "server/core/engine.h"
 #include "server/transports/connection.h"
@@ -23,8 +24,19 @@ struct HttpOptions {
   // For the next request on a connection that is kept.
   absl::Duration idle_timeout = absl::Seconds(75);
 
+  // For a client to take some bytes of the answer, again and again until it has all.
+  absl::Duration write_timeout = absl::Seconds(30);
+
+  // When a connection is closed while the client still sends, so much is read and thrown away, for
+  // so long, for the client to see the answer and not a broken connection.
+  uint64_t linger_bytes = 64 << 20;
+  absl::Duration linger_timeout = absl::Seconds(2);
+
   // Bytes asked of the socket at a time.
   size_t read_size = 256 << 10;
+
+  // Threads that read and write large JSON texts.
+  int codec_threads = 2;
 };
 
 // Thread-safe.
@@ -32,18 +44,23 @@ class HttpTransport {
  public:
   HttpTransport(HttpOptions options, Engine& engine);  // The engine must outlive it.
 
-  // Requires that every session has ended: the io_context that ran them is stopped or has run out of work.
+  // Requires that the io_context that runs the sessions is stopped or has run out of work.  What is
+  // left of sessions may be destroyed later, with the io_context, but before the engine.
   ~HttpTransport();
 
   // Serves requests on the connection until it closes; returns at once.
   void Serve(Connection connection);
 
-  // Closes idle connections, lets sessions end with the request that they are in, and keeps new ones from staying.  Idempotent.
+  // Closes idle connections, lets sessions end with the request that they are in, and keeps new
+  // ones from staying.  Idempotent.
   void Drain();
+
+  // Blocks until every session has ended, at most for `timeout`.
+  void WaitUntilClosed(absl::Duration timeout);
 
  private:
   class Impl;
-  std::unique_ptr<Impl> impl_;
+  const std::shared_ptr<Impl> impl_;  // also owned by its sessions
 };
 
 }  // namespace millrace

@@ -1,0 +1,257 @@
+#include "server/transports/http/exchange.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "server/core/status_macros.h"
+#include "server/transports/http/http_error.h"
+
+namespace millrace {
+namespace {
+
+namespace asio = boost::asio;
+
+// How often a waiting exchange looks whether its client is still there.
+constexpr std::chrono::milliseconds kLookAfterClient(50);
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+constexpr std::chrono::seconds kContinueTimeout(10);
+
+// Less is decoded faster than handed over.
+constexpr uint64_t kMinForWorkers = 64 << 10;
+
+absl::Status ClientLeft() { return absl::CancelledError("the client closed the connection"); }
+
+}  // namespace
+
+Exchange::Exchange(Engine& engine, asio::thread_pool& workers, Stream& stream,
+                   const RequestHead& head, const Target& target, const Route& route)
+    : engine_(engine),
+      workers_(workers),
+      stream_(stream),
+      head_(head),
+      target_(target),
+      route_(route),
+      executor_(stream.executor()),
+      wake_(executor_),
+      body_(stream, head),
+      reader_(ChooseReader(head.content_type)) {}
+
+Exchange::~Exchange() {
+  if (call_ != nullptr) call_->Cancel(absl::CancelledError("the connection was given up"));
+}
+
+asio::awaitable<absl::StatusOr<Answer>> Exchange::Run() {
+  if (absl::Status status = Open(); !status.ok()) co_return status;
+  const absl::Status uploaded = co_await Upload();
+  if (!uploaded.ok()) call_->Cancel(uploaded);
+  while (!result_) co_await Pause();
+  co_return co_await MakeAnswer();
+}
+
+absl::Status Exchange::Open() {
+  const absl::string_view way = reader_.ok() ? (*reader_)->way() : "http";
+  // Weak, because the call owns the callback and the exchange the call.
+  auto on_done = [weak = weak_from_this()](absl::StatusOr<Response> result) {
+    const std::shared_ptr<Exchange> self = weak.lock();
+    if (self == nullptr) return;
+    asio::dispatch(self->executor_, [self, result = std::move(result)]() mutable {
+      self->OnDone(std::move(result));
+    });
+  };
+  ASSIGN_OR_RETURN(call_, engine_.Open(way, std::move(on_done)));
+  return absl::OkStatus();
+}
+
+void Exchange::OnDone(absl::StatusOr<Response> result) {
+  result_ = std::move(result);
+  wake_.cancel();
+  if (receiving_) stream_.Interrupt();
+}
+
+void Exchange::OnAdmitted() {
+  admitted_ = true;
+  wake_.cancel();
+}
+
+// ---- the way in
+
+asio::awaitable<absl::Status> Exchange::Upload() {
+  absl::StatusOr<Declaration> declaration = Prepare();
+  if (!declaration.ok()) co_return declaration.status();
+  Admit(*std::move(declaration));
+  while (!admitted_ && !result_) co_await Pause();
+  if (result_) co_return absl::OkStatus();
+
+  absl::Status status = co_await SayContinue();
+  if (status.ok()) status = co_await Receive();
+  if (status.ok() && !result_) status = co_await Submit();
+  co_return status;
+}
+
+absl::StatusOr<Declaration> Exchange::Prepare() {
+  RETURN_IF_ERROR(reader_.status());
+  form_ = *reader_;
+  ASSIGN_OR_RETURN(const Codec* writer, ChooseWriter(head_.accept, *form_));
+  ASSIGN_OR_RETURN(const Model* model, engine_.registry().Find(route_.model, route_.version));
+  const ModelSpec& spec = model->spec();
+  if (!spec.any_tensors) RETURN_IF_ERROR(CheckOutputs(*writer, spec.outputs.size()));
+  if (head_.framing == Framing::kNone) {
+    return HttpError(411, absl::StatusCode::kInvalidArgument,
+                     "the request has no body; send a tensor with Content-Length or "
+                     "Transfer-Encoding: chunked");
+  }
+  std::optional<uint64_t> size;
+  if (head_.framing == Framing::kLength) size = head_.content_length;
+  info_.emplace(BodyInfo{spec, target_, size});
+  ASSIGN_OR_RETURN(Declaration declaration, form_->Declare(*info_));
+  declaration.model = spec.name;
+  declaration.version = spec.version;
+  declaration.request_id = head_.request_id;
+  return declaration;
+}
+
+void Exchange::Admit(Declaration declaration) {
+  declared_ = inspected_ = declaration.tensors.has_value();
+  call_->Admit(std::move(declaration), [weak = weak_from_this()] {
+    const std::shared_ptr<Exchange> self = weak.lock();
+    if (self != nullptr) asio::dispatch(self->executor_, [self] { self->OnAdmitted(); });
+  });
+}
+
+asio::awaitable<absl::Status> Exchange::SayContinue() {
+  if (!head_.expects_continue || !stream_.ahead().empty()) co_return absl::OkStatus();
+  const std::vector<asio::const_buffer> text(1, asio::buffer(kContinue));
+  co_return co_await stream_.Write(text, kContinueTimeout);
+}
+
+asio::awaitable<absl::Status> Exchange::Receive() {
+  const Assembler& assembler = call_->assembler();
+  while (!body_.done() && !result_) {
+    const absl::Status status = co_await ReceiveSome();
+    if (!status.ok()) co_return status;
+  }
+  if (result_ || !declared_ || assembler.remaining() == 0) co_return absl::OkStatus();
+  co_return absl::InvalidArgumentError(
+      absl::StrCat("the body ends ", assembler.remaining(), " bytes before the end of the tensor"));
+}
+
+asio::awaitable<absl::Status> Exchange::ReceiveSome() {
+  Assembler& assembler = call_->assembler();
+  std::byte beyond;  // for the end of a chunked body, whose bytes were all received
+  absl::Span<std::byte> space(&beyond, 1);
+  if (assembler.remaining() > 0) {
+    const absl::StatusOr<absl::Span<std::byte>> room = assembler.Space();
+    if (!room.ok()) co_return room.status();
+    space = *room;
+  }
+  receiving_ = true;
+  const absl::StatusOr<size_t> size = co_await body_.Read(space);
+  receiving_ = false;
+  if (absl::IsCancelled(size.status())) co_return absl::OkStatus();
+  if (absl::IsUnavailable(size.status())) {
+    client_left_ = true;
+    co_return ClientLeft();
+  }
+  if (!size.ok()) co_return size.status();
+  if (*size > 0 && assembler.remaining() == 0) co_return assembler.Space().status();
+  co_return Inspect(space, *size);
+}
+
+// Takes note of `size` bytes that came into `space`.
+absl::Status Exchange::Inspect(absl::Span<const std::byte> space, size_t size) {
+  Assembler& assembler = call_->assembler();
+  const uint64_t before = assembler.received();
+  assembler.Commit(size);
+  if (inspected_) return absl::OkStatus();
+  // Bytes of unknown meaning lie one after another.
+  const auto* first = reinterpret_cast<const char*>(space.data()) - before;
+  ASSIGN_OR_RETURN(inspected_, form_->Inspect({first, assembler.received()}, *info_));
+  return absl::OkStatus();
+}
+
+// The bytes of a body that was declared without tensors.
+absl::StatusOr<Tensor> Exchange::TakeBody() {
+  Assembler& assembler = call_->assembler();
+  const size_t size = assembler.received();
+  while (assembler.received() < size + form_->padding()) {
+    ASSIGN_OR_RETURN(const absl::Span<std::byte> space, assembler.Space());
+    assembler.Commit(std::min(space.size(), size + form_->padding() - assembler.received()));
+  }
+  ASSIGN_OR_RETURN(Tensor body, assembler.TakeBytes());
+  body.meta.shape = {static_cast<int64_t>(size)};
+  body.bytes = body.bytes.first(size);
+  return body;
+}
+
+asio::awaitable<absl::Status> Exchange::Submit() {
+  if (declared_) {
+    submitted_ = true;
+    call_->Submit();
+    co_return absl::OkStatus();
+  }
+  absl::StatusOr<Tensor> body = TakeBody();
+  if (!body.ok()) co_return body.status();
+  const uint64_t size = body->bytes.size();
+  absl::StatusOr<Question> question = co_await Run(*form_, size, [this, &body] {
+    return form_->Decode(*std::move(body), *info_, engine_.pool());
+  });
+  if (!question.ok()) co_return question.status();
+  form_ = question->form;
+  by_rows_ = question->by_rows;
+  submitted_ = true;
+  call_->Submit(std::move(question->tensors));
+  co_return absl::OkStatus();
+}
+
+template <typename Work>
+auto Exchange::Run(const Codec& codec, uint64_t size, Work work)
+    -> asio::awaitable<decltype(work())> {
+  if (!codec.slow() || size < kMinForWorkers) co_return work();
+  auto job = [&work]() -> asio::awaitable<decltype(work())> { co_return work(); };
+  co_return co_await asio::co_spawn(workers_, job, asio::use_awaitable);
+}
+
+// Waits a moment or until something happens.  Ends the call when its client is gone.
+asio::awaitable<void> Exchange::Pause() {
+  boost::system::error_code ignored;
+  wake_.expires_after(kLookAfterClient);
+  co_await wake_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  if (result_ || client_left_ || !stream_.PeerLeft()) co_return;
+  client_left_ = true;
+  call_->Cancel(ClientLeft());
+}
+
+// ---- the way out
+
+asio::awaitable<absl::StatusOr<Answer>> Exchange::MakeAnswer() {
+  if (!result_->ok()) co_return Error();
+  const Response response = **std::move(result_);
+  const absl::StatusOr<const Codec*> writer = ChooseWriter(head_.accept, *form_);
+  if (!writer.ok()) co_return writer.status();
+  const absl::Status fit = CheckOutputs(**writer, response.outputs.size());
+  if (!fit.ok()) co_return fit;
+  uint64_t size = 0;
+  for (const Tensor& output : response.outputs) size += output.bytes.size();
+  co_return co_await Run(**writer, size,
+                         [&] { return (*writer)->Encode(response, by_rows_, engine_.pool()); });
+}
+
+// The call's error; a deadline that passed while the client was sending is the client's.
+absl::Status Exchange::Error() const {
+  const absl::Status& status = result_->status();
+  if (submitted_ || !absl::IsDeadlineExceeded(status)) return status;
+  return HttpError(408, status.code(), status.message());
+}
+
+}  // namespace millrace

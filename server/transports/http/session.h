@@ -1,0 +1,68 @@
+// One HTTP/1.1 connection: its requests one after another, each answered before the next is read.
+#pragma once
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <memory>
+#include <optional>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include "server/core/engine.h"
+#include "server/transports/connection.h"
+#include "server/transports/http/answer.h"
+#include "server/transports/http/http_transport.h"
+#include "server/transports/http/request_head.h"
+#include "server/transports/http/router.h"
+#include "server/transports/http/stream.h"
+
+namespace millrace {
+
+// Runs on the connection's strand.
+//
+// Its coroutines take no objects by value: GCC 12 destroys such a parameter at a wrong address when
+// it is made within the co_await expression.
+class Session {
+ public:
+  // All of them must outlive it.
+  Session(const HttpOptions& options, Engine& engine, boost::asio::thread_pool& workers,
+          Connection connection);
+
+  // Serves until the connection is closed.  Once.
+  static boost::asio::awaitable<void> Run(std::shared_ptr<Session> self);
+
+  // Ends with the request that is under way, or at once if there is none.
+  void Drain();
+
+  Socket::executor_type executor() { return stream_->executor(); }
+
+ private:
+  using MaybeHead = std::optional<RequestHead>;
+
+  boost::asio::awaitable<bool> ServeRequest();
+  boost::asio::awaitable<bool> AwaitRequest();
+  boost::asio::awaitable<absl::StatusOr<MaybeHead>> ReadHead();
+  absl::StatusOr<MaybeHead> TakeHead(size_t searched);
+  absl::Status HeadTimeout() const;
+
+  boost::asio::awaitable<bool> Handle(const RequestHead& head);
+  boost::asio::awaitable<bool> Predict(const RequestHead& head, const Target& target,
+                                       const Route& route);
+  boost::asio::awaitable<bool> Refuse(const absl::Status& status, const RequestHead& head);
+  boost::asio::awaitable<bool> Send(const Answer& answer, const RequestHead& head, bool body_done);
+  void Report(const absl::Status& status);
+
+  Stream::Deadline After(absl::Duration duration) const;
+
+  const HttpOptions& options_;
+  Engine& engine_;
+  boost::asio::thread_pool& workers_;
+  const std::shared_ptr<Stream> stream_;
+  const std::shared_ptr<void> place_;
+  bool idle_ = false;  // waits for the first byte of a request
+  bool draining_ = false;
+};
+
+}  // namespace millrace
