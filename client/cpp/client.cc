@@ -47,8 +47,9 @@ class IdleConnections {
 };
 
 TensorInfo FromProto(const v1::TensorSpec& spec) {
-  return {{spec.name(), static_cast<DType>(spec.data_type()),
-           Shape(spec.shape().begin(), spec.shape().end())},
+  const bool known = spec.data_type() > 0 && spec.data_type() <= kMaxDType;
+  const DType dtype = known ? static_cast<DType>(spec.data_type()) : DType::kUnspecified;
+  return {{spec.name(), dtype, Shape(spec.shape().begin(), spec.shape().end())},
           spec.scalar_broadcasts()};
 }
 
@@ -89,7 +90,9 @@ class Client::Impl {
     }
     const absl::Time deadline = absl::Now() + options.timeout;
     absl::StatusOr<Prediction> prediction = PredictBefore(deadline, model, inputs, options);
-    if (absl::IsDeadlineExceeded(prediction.status()) && absl::Now() >= deadline) {
+    // Else it is the server's own time that is up.  gRPC rounds deadlines to milliseconds.
+    const bool ours = absl::Now() >= deadline - absl::Milliseconds(2);
+    if (absl::IsDeadlineExceeded(prediction.status()) && ours) {
       return absl::DeadlineExceededError(absl::StrCat("no answer within ",
                                                       absl::FormatDuration(options.timeout),
                                                       ", which is the timeout of the call"));
@@ -98,19 +101,23 @@ class Client::Impl {
   }
 
   template <typename Request, typename Response>
-  absl::StatusOr<Response> Ask(grpc::Status (v1::PredictionService::Stub::*method)(
-                                   grpc::ClientContext*, const Request&, Response*),
-                               const Request& request) {
-    return WithConnection(grpc_, absl::InfiniteFuture(),
-                          [&](GrpcConnection& connection) -> absl::StatusOr<Response> {
-                            grpc::ClientContext context;
-                            Response response;
-                            v1::PredictionService::Stub stub(connection.channel());
-                            const absl::Status status =
-                                internal::ToAbsl((stub.*method)(&context, request, &response));
-                            if (!status.ok()) return status;
-                            return response;
-                          });
+  using Method = grpc::Status (v1::PredictionService::Stub::*)(grpc::ClientContext*, const Request&,
+                                                               Response*);
+
+  // A small question with a small answer.
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Ask(Method<Request, Response> method, const Request& request) {
+    const absl::Time deadline = absl::Now() + options_.connect_timeout;
+    const auto ask = [&](GrpcConnection& connection) -> absl::StatusOr<Response> {
+      grpc::ClientContext context;
+      context.set_deadline(absl::ToChronoTime(deadline));
+      v1::PredictionService::Stub stub(connection.channel());
+      Response response;
+      const absl::Status status = internal::ToAbsl((stub.*method)(&context, request, &response));
+      if (!status.ok()) return status;
+      return response;
+    };
+    return WithConnection(grpc_, deadline, ask);
   }
 
  private:

@@ -123,6 +123,7 @@ class PredictCall {
     bool ok = false;
     while (connection_.queue().AsyncNext(&tag, &ok, absl::ToChronoTime(give_up_)) ==
            grpc::CompletionQueue::TIMEOUT) {
+      late_ = !answered_;
       connection_.Break();
       give_up_ = absl::InfiniteFuture();
     }
@@ -187,6 +188,7 @@ class PredictCall {
   absl::StatusOr<Prediction> Result() {
     if (!broken_.ok()) return broken_;
     if (options_.stop.stop_requested()) return absl::CancelledError("the call was stopped");
+    if (late_) return absl::DeadlineExceededError("no answer in time");
     if (!status_.ok()) return ToAbsl(status_);
     absl::StatusOr<Prediction> prediction = answer_.Take();
     if (!prediction.ok()) return prediction;
@@ -211,6 +213,7 @@ class PredictCall {
   int in_flight_ = 0;
   bool writing_ = false;
   bool answered_ = false;
+  bool late_ = false;  // broken before the answer had ended
 };
 
 // Waits until gRPC has let go of the payload.  What a failed call left to be written may never be,

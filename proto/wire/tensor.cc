@@ -21,7 +21,9 @@ absl::StatusOr<Shape> ParseShape(absl::string_view text) {
     if (!digits || !absl::SimpleAtoi(part, &size)) {
       return absl::InvalidArgumentError(absl::StrCat("\"", Printable(text), "\" is not a shape; write it as 3000,2500"));
     }
-    if (shape.size() == kMaxRank) break;
+    if (shape.size() == kMaxRank) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", Printable(text), "\" has more than ", kMaxRank, " dimensions"));
+    }
     shape.push_back(size);
   }
   return shape;

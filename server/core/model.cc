@@ -71,7 +71,7 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
   if (size <= kSmallOutput) {
     const std::align_val_t alignment{kTensorAlignment};
     data = static_cast<std::byte*>(operator new(std::max<uint64_t>(size, 1), alignment));
-    owner = std::shared_ptr<const void>(data, [alignment](const void* p) {
+    owner = std::shared_ptr<const void>(data, [](const void* p) {
       operator delete(const_cast<void*>(p), alignment);
     });
   } else {

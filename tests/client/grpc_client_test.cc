@@ -45,6 +45,8 @@ class EchoTest : public ::testing::Test {
     return client_.Predict("echo", {View(floats_)}, options);
   }
 
+  absl::Notification done_;
+  std::stop_source source_;
   FakeGrpcServer server_;
   Client client_ = Connect();
   std::vector<float> floats_;
@@ -134,38 +136,36 @@ TEST_F(EchoTest, TheConnectionServesOnAfterAnError) {
 }
 
 TEST_F(EchoTest, ATimeoutEndsACallThatTheServerDoesNotRead) {
-  absl::Notification done;
   server_.on_duplex = [&](grpc::ServerContext&, Duplex&) {
-    done.WaitForNotification();
+    done_.WaitForNotification();
     return grpc::Status::OK;
   };
   const auto prediction = Predict(kManyFloats, {.timeout = absl::Milliseconds(100)});
-  done.Notify();
+  done_.Notify();
   EXPECT_EQ(prediction.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(prediction.status().message()), HasSubstr("100ms"));
 }
 
 TEST_F(EchoTest, StopEndsACall) {
-  std::stop_source source;
   server_.on_duplex = [&](grpc::ServerContext& context, Duplex& stream) {
     v1::PredictDuplexRequest request;
     stream.Read(&request);
-    source.request_stop();
+    source_.request_stop();
     while (stream.Read(&request)) {
     }
     EXPECT_TRUE(context.IsCancelled());
     return grpc::Status::OK;
   };
-  const auto prediction = Predict(1 << 22, {.stop = source.get_token()});
+  const auto prediction = Predict(1 << 22, {.stop = source_.get_token()});
   // The stop may come when everything was sent already; the echo is off, so there is no answer
   // either way.
   EXPECT_EQ(prediction.status().code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(EchoTest, ACallThatWasStoppedBeforeDoesNotRun) {
-  std::stop_source source;
-  source.request_stop();
-  EXPECT_EQ(Predict(1, {.stop = source.get_token()}).status().code(), absl::StatusCode::kCancelled);
+  source_.request_stop();
+  EXPECT_EQ(Predict(1, {.stop = source_.get_token()}).status().code(),
+            absl::StatusCode::kCancelled);
 }
 
 TEST_F(EchoTest, AConnectionThatTheServerClosedIsReplaced) {

@@ -51,6 +51,8 @@ class HttpClientTest : public ::testing::Test {
   std::vector<std::byte> bytes_;
   int connections_ = 0;
   std::string head_, body_;
+  absl::Notification done_;
+  std::stop_source source_;
   std::unique_ptr<FakeHttpServer> server_;
   std::optional<Client> client_;  // goes first: the server ends when its connections do
 };
@@ -109,34 +111,31 @@ TEST_F(HttpClientTest, AnErrorOfAnotherServerIsTold) {
 }
 
 TEST_F(HttpClientTest, AnErrorWhileSendingEndsTheCallAtOnce) {
-  absl::Notification done;
   Start([&](FakeHttpPeer& peer) {
     if (peer.ReadHead().empty()) return;
     peer.Write(Answer("413 Too Large", "Connection: close\r\n",
                       R"({"error":"too large","code":"RESOURCE_EXHAUSTED"})"));
-    done.WaitForNotification();
+    done_.WaitForNotification();
   });
   const auto prediction = Predict(kMany);
-  done.Notify();
+  done_.Notify();
   EXPECT_EQ(prediction.status(), absl::ResourceExhaustedError("too large"));
 }
 
 TEST_F(HttpClientTest, ATimeoutEndsACallThatIsNotRead) {
-  absl::Notification done;
-  Start([&](FakeHttpPeer&) { done.WaitForNotification(); });
+  Start([&](FakeHttpPeer&) { done_.WaitForNotification(); });
   const auto prediction = Predict(kMany, {.timeout = absl::Milliseconds(50)});
-  done.Notify();
+  done_.Notify();
   EXPECT_EQ(prediction.status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_F(HttpClientTest, StopEndsACall) {
-  std::stop_source source;
   Start([&](FakeHttpPeer& peer) {
     if (peer.ReadHead().empty()) return;
-    source.request_stop();
+    source_.request_stop();
     peer.ReadBody(kMany);
   });
-  EXPECT_EQ(Predict(kMany, {.stop = source.get_token()}).status().code(),
+  EXPECT_EQ(Predict(kMany, {.stop = source_.get_token()}).status().code(),
             absl::StatusCode::kCancelled);
 }
 

@@ -393,6 +393,8 @@ class Slow(harness.ServerTestCase):
 class Leaving(harness.ServerTestCase):
     """Clients that close at any moment."""
 
+    OPTIONS = ("--trim-after", "0.05")
+
     # (case, what is sent before the client leaves)
     CASES = [
         ("at once", b""),

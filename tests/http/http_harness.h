@@ -1,6 +1,11 @@
-// A whole HTTP server over loopback with a fake model, and a client that says exactly what a test wants.
+// A whole HTTP server over loopback with a fake model, and a client that says exactly what a test
+// wants.
 #pragma once
 
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,14 +17,10 @@
 #include <utility>
 #include <vector>
 
-#include <absl/strings/match.h>
-#include <absl/strings/numbers.h>
-#include <absl/strings/str_cat.h>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/strand.hpp>
-#include <gtest/gtest.h>
 
 #include "server/core/engine.h"
 #include "server/models/identity.h"
@@ -222,8 +223,7 @@ class HttpTest : public testing::Test {
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       io_.get_executor()};
-  boost::asio::ip::tcp::acceptor listener_{
-      io_, {boost::asio::ip::address_v4::loopback(), 0}};
+  boost::asio::ip::tcp::acceptor listener_{io_, {boost::asio::ip::address_v4::loopback(), 0}};
   std::weak_ptr<void> place_;
   std::thread thread_;
 };

@@ -273,6 +273,7 @@ TEST_F(SessionTest, AClientThatLeavesInTheModelIsNoticed) {
     EXPECT_EQ(probe_.CodeOf(reset ? 1 : 0), StatusCode::kCancelled);
     WaitForClose();
     model_->Release();
+    model_->WaitUntilIdle();
   }
 }
 
@@ -283,7 +284,8 @@ TEST_F(SessionTest, AClientThatLeavesWhileItWaitsForMemoryIsNoticed) {
   first.Send(Post("/predict?shape=1500000", Floats(std::vector<float>(1'500'000))));
   model_->WaitUntilStarted(1);
   HttpClient second = Connect();
-  second.Send("POST /predict?shape=1500000 HTTP/1.1\r\nHost: a\r\nContent-Length: 6000000\r\n\r\n1");
+  second.Send(
+      "POST /predict?shape=1500000 HTTP/1.1\r\nHost: a\r\nContent-Length: 6000000\r\n\r\n1");
   second.Close();
   EXPECT_EQ(probe_.CodeOf(0), StatusCode::kCancelled);
   WaitForClose();

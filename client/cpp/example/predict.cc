@@ -13,8 +13,8 @@ absl::Status Run(const char* address) {
 
   auto client = millrace::Client::Connect(address);
   if (!client.ok()) return client.status();
-  auto prediction = client->Predict("row_mean_std", {{{"", millrace::DType::kFloat32, {3000, 2500}},
-                                                      std::as_bytes(std::span(pixels))}});
+  const millrace::TensorMeta image = {"image", millrace::DType::kFloat32, {3000, 2500}};
+  auto prediction = client->Predict("row_mean_std", {{image, std::as_bytes(std::span(pixels))}});
   if (!prediction.ok()) return prediction.status();
 
   for (const millrace::OutputTensor& output : prediction->outputs) {

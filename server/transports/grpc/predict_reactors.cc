@@ -127,7 +127,6 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
     std::shared_ptr<PredictReactor> self;
     MutexLock lock(mu_);
     done_ = true;
-    alarm_.Cancel();
     self.swap(self_);
   }
 
@@ -210,8 +209,9 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
   void SetAlarm(absl::Duration period) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     answer_moved_.store(false, std::memory_order_relaxed);
     alarm_.Set(absl::ToChronoTime(absl::Now() + period),
-               [self = this->shared_from_this(), period](bool expired) {
-                 if (expired) self->CheckAnswer(period);
+               [weak = this->weak_from_this(), period](bool expired) {
+                 const auto self = weak.lock();  // The alarm keeps its callback, even when it is over.
+                 if (expired && self != nullptr) self->CheckAnswer(period);
                });
   }
 

@@ -45,9 +45,16 @@ bool HasFoldedLine(absl::string_view head) {
   return absl::StrContains(head, "\r\n ") || absl::StrContains(head, "\r\n\t");
 }
 
+// "GET / HTTP/2.0", whatever the digits.
+bool NamesHttp(absl::string_view head) {
+  constexpr absl::string_view kVersion = " HTTP/1.1";
+  const absl::string_view line = head.substr(0, head.find("\r\n"));
+  if (line.size() < kVersion.size()) return false;
+  return absl::StartsWith(line.substr(line.size() - kVersion.size()), " HTTP/");
+}
+
 absl::Status ParseError(absl::string_view head, const boost::system::error_code& error) {
-  if (error == beast_http::error::bad_version &&
-      absl::StrContains(head.substr(0, head.find("\r\n")), " HTTP/")) {
+  if (error == beast_http::error::bad_version && NamesHttp(head)) {
     return HttpError(505, absl::StatusCode::kUnimplemented,
                      "the request is neither HTTP/1.1 nor HTTP/1.0");
   }

@@ -2,9 +2,8 @@
 //
 //   auto client = millrace::Client::Connect("127.0.0.1:8000");
 //   if (!client.ok()) return client.status();
-//   auto prediction = client->Predict(
-//       "row_mean_std", {{{"image", millrace::DType::kFloat32, {3000, 2500}},
-//       std::as_bytes(pixels)}});
+//   const millrace::TensorMeta image = {"image", millrace::DType::kFloat32, {3000, 2500}};
+//   auto prediction = client->Predict("row_mean_std", {{image, std::as_bytes(pixels)}});
 //   if (!prediction.ok()) return prediction.status();
 //   absl::Span<const float> result = *prediction->outputs[0].As<float>();
 //
@@ -106,11 +105,12 @@ struct ModelInfo {
 };
 
 struct ClientOptions {
+  // For connecting, and for the answers of ListModels() and GetModel().
   absl::Duration connect_timeout = absl::Seconds(5);
 };
 
 // A server, and the connections to it: as many as there are calls at a time, kept for the next
-// ones. Thread-safe.
+// ones.  Thread-safe.
 //
 // A call that ends with UNAVAILABLE on a connection that served others before is made once more on
 // a new one.  Other errors are the caller's: UNAVAILABLE when the server cannot be reached, and
