@@ -187,7 +187,7 @@ absl::StatusOr<std::shared_ptr<Call>> Engine::Open(absl::string_view way, Call::
 
 void Engine::Admit(Call& call, Call::OnAdmitted on_admitted) {
   std::unique_ptr<Slab> slab;
-  if (waiting_count_.load() == 0) slab = pool_.Promise(call.promised_bytes_);
+  if (waiting_count_.load() == 0) slab = pool_.TryPromise(call.promised_bytes_);
   absl::Status refused;
   {
     MutexLock lock(mu_);
@@ -205,6 +205,7 @@ void Engine::Admit(Call& call, Call::OnAdmitted on_admitted) {
       call.on_admitted_ = std::move(on_admitted);
       waiting_.push_back(call.shared_from_this());
       ++waiting_count_;
+      keeper_.NotifyOne();  // Idle memory may have to be given up.
       return;
     }
   }

@@ -21,40 +21,57 @@ constexpr uint64_t kHugePage = 2 << 20;
 constexpr uint64_t kMaxSlack = 4;
 constexpr uint64_t kSmall = 1 << 20;
 
+// Giving memory up takes up to a millisecond a megabyte; larger slabs are given up in steps of this.
+constexpr uint64_t kGiveUpStep = 64 << 20;
+
 uint64_t RoundUp(uint64_t size, uint64_t unit) { return (size + unit - 1) / unit * unit; }
 
 uint64_t SlabBytes(uint64_t size) { return RoundUp(size, size < kHugePage ? kGranule : kHugePage); }
+
+// The largest idle mapping that a promise of `size` bytes may take.
+uint64_t MostFor(uint64_t size) { return kMaxSlack * std::max(size, kSmall); }
 
 absl::Status SystemError(absl::string_view what) {
   return absl::ResourceExhaustedError(absl::StrCat(what, ": ", strerror(errno)));
 }
 
-// Maps the whole memfd at a multiple of kHugePage, so that the kernel may back it with huge pages; null on failure.
-std::byte* MapAligned(int fd, uint64_t size) {
+// Address space at a multiple of kHugePage, so that the kernel may back it with huge pages; null on failure.
+void* ReserveAligned(uint64_t size) {
   const uint64_t span = size + kHugePage;
-  void* reserved = mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const reserved = mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return nullptr;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(reserved);
   const uintptr_t start = RoundUp(begin, kHugePage);
-  void* data = mmap(reinterpret_cast<void*>(start), size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
-  if (data == MAP_FAILED) {
-    munmap(reserved, span);
-    return nullptr;
-  }
   if (start > begin) munmap(reserved, start - begin);
   munmap(reinterpret_cast<void*>(start + size), begin + span - (start + size));
+  return reinterpret_cast<void*>(start);
+}
+
+// Makes the memfd and its mapping larger.  The pages that were mapped stay mapped.
+absl::Status Extend(SlabMapping& mapping, uint64_t size) {
+  if (ftruncate(mapping.fd, static_cast<off_t>(size)) != 0) return SystemError("no memory for the tensor");
+  void* const target = ReserveAligned(size);
+  if (target == nullptr) return SystemError("no address space for the tensor");
+  void* const data =
+      mapping.data == nullptr
+          ? mmap(target, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mapping.fd, 0)
+          : mremap(mapping.data, mapping.size, size, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+  if (data == MAP_FAILED) {
+    const absl::Status status = SystemError("no memory for the tensor");
+    munmap(target, size);
+    return status;
+  }
   madvise(data, size, MADV_HUGEPAGE);
-  return static_cast<std::byte*>(data);
+  mapping.data = static_cast<std::byte*>(data);
+  mapping.size = size;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SlabMapping> NewMapping(uint64_t size) {
   SlabMapping mapping;
-  mapping.size = size;
   mapping.fd = memfd_create("millrace-slab", MFD_CLOEXEC);
   if (mapping.fd < 0) return SystemError("no descriptor for the tensor's memory");
-  if (ftruncate(mapping.fd, static_cast<off_t>(size)) == 0) mapping.data = MapAligned(mapping.fd, size);
-  if (mapping.data == nullptr) {
-    const absl::Status status = SystemError("no memory for the tensor");
+  if (absl::Status status = Extend(mapping, size); !status.ok()) {
     close(mapping.fd);
     return status;
   }
@@ -66,14 +83,10 @@ void Unmap(const SlabMapping& mapping) {
   close(mapping.fd);
 }
 
-absl::Status Extend(SlabMapping& mapping, uint64_t size) {
-  if (ftruncate(mapping.fd, static_cast<off_t>(size)) != 0) return SystemError("no memory for the tensor");
-  std::byte* const data = MapAligned(mapping.fd, size);
-  if (data == nullptr) return SystemError("no address space for the tensor");
-  munmap(mapping.data, mapping.size);
-  mapping.data = data;
+void Shrink(SlabMapping& mapping, uint64_t size) {
+  munmap(mapping.data + size, mapping.size - size);
+  (void)!ftruncate(mapping.fd, static_cast<off_t>(size));  // Making a memfd smaller does not fail.
   mapping.size = size;
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -97,34 +110,29 @@ SlabPool::~SlabPool() {
   for (const auto& [size, mapping] : idle_) Unmap(mapping);
 }
 
-std::unique_ptr<Slab> SlabPool::Promise(uint64_t size) {
+std::unique_ptr<Slab> SlabPool::TryPromise(uint64_t size) {
   if (size > options_.limit) return nullptr;
   const uint64_t bytes = SlabBytes(size);
-  std::vector<SlabMapping> evicted;
-  std::unique_ptr<Slab> slab;
-  {
-    MutexLock lock(mu_);
-    SlabMapping idle = ClaimIdle(bytes);
-    if (idle.data == nullptr && !MakeRoom(bytes, evicted)) return nullptr;
-    slab.reset(new Slab(*this, idle.data != nullptr ? idle.size : bytes));
-    slab->mapping_ = idle;
-    promised_bytes_ += slab->size_;
-    NotePeak();
-  }
-  for (const SlabMapping& mapping : evicted) Unmap(mapping);
+  MutexLock lock(mu_);
+  const SlabMapping idle = ClaimIdle(bytes);
+  if (idle.data == nullptr && !HasRoom(bytes)) return nullptr;
+  std::unique_ptr<Slab> slab(new Slab(*this, std::max(bytes, idle.size), idle));
+  AddPromised(slab->size_);
   return slab;
 }
 
-void SlabPool::Trim() {
-  const absl::Time limit = clock_.Now() - options_.trim_after;
-  std::vector<SlabMapping> old;
-  {
-    MutexLock lock(mu_);
-    for (auto it = idle_.begin(); it != idle_.end();) {
-      it = it->second.idle_since < limit ? Evict(it, old) : std::next(it);
-    }
+std::unique_ptr<Slab> SlabPool::Promise(uint64_t size) {
+  while (true) {
+    std::unique_ptr<Slab> slab = TryPromise(size);
+    if (slab != nullptr || size > options_.limit || !Reclaim(SlabBytes(size))) return slab;
   }
-  for (const SlabMapping& mapping : old) Unmap(mapping);
+}
+
+void SlabPool::Trim() {
+  MutexLock lock(mu_);
+  const auto oldest = OldestIdle();
+  if (oldest == idle_.end() || oldest->second.idle_since >= clock_.Now() - options_.trim_after) return;
+  GiveUp(oldest, kGiveUpStep);
 }
 
 SlabPool::Usage SlabPool::usage() const {
@@ -133,12 +141,14 @@ SlabPool::Usage SlabPool::usage() const {
 }
 
 absl::Status SlabPool::MapSlab(Slab& slab) {
+  if (slab.mapping_.data != nullptr) return Extend(slab.mapping_, slab.size_);
   {
     MutexLock lock(mu_);
-    if (const SlabMapping idle = ClaimIdle(slab.size_); idle.data != nullptr) {
-      promised_bytes_ += idle.size - slab.size_;
-      slab.size_ = idle.size;
-      slab.mapping_ = idle;
+    const auto fit = idle_.lower_bound(slab.size_);
+    if (fit != idle_.end() && fit->first <= MostFor(slab.size_)) {
+      slab.mapping_ = TakeIdle(fit);
+      AddPromised(slab.mapping_.size - slab.size_);
+      slab.size_ = slab.mapping_.size;
       return absl::OkStatus();
     }
   }
@@ -148,21 +158,20 @@ absl::Status SlabPool::MapSlab(Slab& slab) {
 }
 
 absl::Status SlabPool::GrowSlab(Slab& slab, uint64_t size) {
-  std::vector<SlabMapping> evicted;
   const uint64_t more = size - slab.size_;
-  bool room = false;
-  {
-    MutexLock lock(mu_);
-    room = MakeRoom(more, evicted);
-    if (room) promised_bytes_ += more;
-    NotePeak();
-  }
-  for (const SlabMapping& mapping : evicted) Unmap(mapping);
-  if (!room) {
+  while (true) {
+    {
+      MutexLock lock(mu_);
+      if (HasRoom(more)) {
+        AddPromised(more);
+        break;
+      }
+    }
+    if (Reclaim(more)) continue;
     return absl::ResourceExhaustedError(
         absl::StrCat("the server's memory (", options_.limit, " bytes) is in use; try again later"));
   }
-  const absl::Status status = slab.mapped() ? Extend(slab.mapping_, size) : absl::OkStatus();
+  const absl::Status status = slab.mapping_.data == nullptr ? absl::OkStatus() : Extend(slab.mapping_, size);
   if (status.ok()) {
     slab.size_ = size;
   } else {
@@ -176,7 +185,7 @@ void SlabPool::Return(Slab& slab) {
   {
     MutexLock lock(mu_);
     promised_bytes_ -= slab.size_;
-    if (slab.mapped()) {
+    if (slab.mapping_.data != nullptr) {
       slab.mapping_.idle_since = clock_.Now();
       idle_bytes_ += slab.mapping_.size;
       idle_.emplace(slab.mapping_.size, slab.mapping_);
@@ -185,33 +194,59 @@ void SlabPool::Return(Slab& slab) {
   if (on_release_) on_release_();
 }
 
+bool SlabPool::Reclaim(uint64_t size) {
+  MutexLock lock(mu_);
+  while (!HasRoom(size)) {
+    const auto oldest = OldestIdle();
+    if (oldest == idle_.end()) return false;
+    GiveUp(oldest, std::max(size, kGiveUpStep));
+  }
+  return true;
+}
+
+void SlabPool::GiveUp(Idle::iterator it, uint64_t size) {
+  SlabMapping mapping = it->second;
+  idle_.erase(it);
+  const uint64_t before = mapping.size;
+  const bool whole = before <= 2 * size;
+  mu_.Unlock();
+  if (whole) {
+    Unmap(mapping);
+  } else {
+    Shrink(mapping, before - RoundUp(size, kHugePage));
+  }
+  mu_.Lock();
+  idle_bytes_ -= whole ? before : before - mapping.size;
+  if (!whole) idle_.emplace(mapping.size, mapping);
+}
+
 SlabMapping SlabPool::ClaimIdle(uint64_t size) {
-  if (size == 0) return {};
-  const auto it = idle_.lower_bound(size);
-  if (it == idle_.end() || it->first > kMaxSlack * std::max(size, kSmall)) return {};
+  if (size == 0 || idle_.empty()) return {};
+  const auto fit = idle_.lower_bound(size);
+  if (fit != idle_.end()) return fit->first <= MostFor(size) ? TakeIdle(fit) : SlabMapping();
+  const auto largest = std::prev(idle_.end());
+  const bool near = largest->first >= size / 2 && size >= kHugePage;
+  return near && HasRoom(size - largest->first) ? TakeIdle(largest) : SlabMapping();
+}
+
+SlabMapping SlabPool::TakeIdle(Idle::iterator it) {
   const SlabMapping mapping = it->second;
   idle_bytes_ -= mapping.size;
   idle_.erase(it);
   return mapping;
 }
 
-bool SlabPool::MakeRoom(uint64_t size, std::vector<SlabMapping>& evicted) {
-  if (promised_bytes_ + size > options_.limit) return false;
-  while (promised_bytes_ + idle_bytes_ + size > options_.limit) {
-    const auto oldest = std::min_element(idle_.begin(), idle_.end(), [](const auto& a, const auto& b) {
-      return a.second.idle_since < b.second.idle_since;
-    });
-    Evict(oldest, evicted);
-  }
-  return true;
+SlabPool::Idle::iterator SlabPool::OldestIdle() {
+  return std::min_element(idle_.begin(), idle_.end(), [](const auto& a, const auto& b) {
+    return a.second.idle_since < b.second.idle_since;
+  });
 }
 
-SlabPool::Idle::iterator SlabPool::Evict(Idle::iterator it, std::vector<SlabMapping>& evicted) {
-  evicted.push_back(it->second);
-  idle_bytes_ -= it->first;
-  return idle_.erase(it);
-}
+bool SlabPool::HasRoom(uint64_t size) const { return promised_bytes_ + idle_bytes_ + size <= options_.limit; }
 
-void SlabPool::NotePeak() { peak_ = std::max(peak_, promised_bytes_ + idle_bytes_); }
+void SlabPool::AddPromised(uint64_t size) {
+  promised_bytes_ += size;
+  peak_ = std::max(peak_, promised_bytes_ + idle_bytes_);
+}
 
 }  // namespace millrace

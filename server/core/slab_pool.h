@@ -54,7 +54,7 @@ class Slab {
 
   // Bytes promised, and at least as many mapped once mapped.
   uint64_t size() const { return size_; }
-  bool mapped() const { return mapping_.data != nullptr; }
+  bool mapped() const { return mapping_.data != nullptr && mapping_.size >= size_; }
 
   // Maps the memory; nothing if it is mapped.  RESOURCE_EXHAUSTED when the machine has no descriptor or address space
   // for it.
@@ -64,8 +64,8 @@ class Slab {
   std::byte* data() { return mapping_.data; }
   const std::byte* data() const { return mapping_.data; }
 
-  // Makes the promise, and the memory if mapped, at least `size` bytes; contents stay, data() may move.
-  // RESOURCE_EXHAUSTED when the budget has not the room now; the slab is then as it was.
+  // Makes the promise, and the memory if mapped, at least `size` bytes; contents stay, data() may move.  May give up idle
+  // memory, as SlabPool::Promise().  RESOURCE_EXHAUSTED when the budget has not the room; the slab is then as it was.
   absl::Status Grow(uint64_t size);
 
   // The memfd behind the memory, owned by the slab.  Requires mapped().
@@ -73,11 +73,11 @@ class Slab {
 
  private:
   friend class SlabPool;
-  Slab(SlabPool& pool, uint64_t size) : pool_(pool), size_(size) {}
+  Slab(SlabPool& pool, uint64_t size, SlabMapping mapping) : pool_(pool), size_(size), mapping_(mapping) {}
 
   SlabPool& pool_;
   uint64_t size_;
-  SlabMapping mapping_;
+  SlabMapping mapping_;  // none, or one that has yet to grow to size_
 };
 
 // Thread-safe.  Must outlive its slabs.
@@ -92,15 +92,19 @@ class SlabPool {
   explicit SlabPool(SlabPoolOptions options, const Clock& clock = RealClock());
   ~SlabPool();
 
-  // Promises at least `size` bytes, giving up idle memory if the budget needs it; null when the budget has not the
-  // room now.
+  // Promises at least `size` bytes; null when there is no room beside what is promised and idle now.  Never blocks for
+  // long.
+  std::unique_ptr<Slab> TryPromise(uint64_t size);
+
+  // The same, but gives up idle memory if the budget needs it, which takes up to a millisecond a megabyte; null when even
+  // that does not make room.
   std::unique_ptr<Slab> Promise(uint64_t size);
 
-  // Unmaps what has been idle for longer than `trim_after`.
+  // Gives up some of what has been idle for longer than `trim_after`; to be called again and again.
   void Trim();
 
   // `on_release` is called after every return of bytes, on the thread that returned them; it must not block and must
-  // not call the pool.  Call once, before the first Promise().
+  // not call the pool.  Call once, before the first promise.
   void SetOnRelease(std::function<void()> on_release) { on_release_ = std::move(on_release); }
 
   uint64_t limit() const { return options_.limit; }
@@ -114,14 +118,21 @@ class SlabPool {
   absl::Status GrowSlab(Slab& slab, uint64_t size);
   void Return(Slab& slab);
 
-  // The smallest idle mapping that fits without waste; data is null if there is none.
-  SlabMapping ClaimIdle(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives up idle memory until `size` more bytes have room; false when there is not enough.
+  bool Reclaim(uint64_t size);
 
-  // Takes idle mappings out, oldest first, until `size` more bytes fit the limit; false, and nothing taken, if they
-  // cannot.  The caller unmaps them without the lock.
-  bool MakeRoom(uint64_t size, std::vector<SlabMapping>& evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  Idle::iterator Evict(Idle::iterator it, std::vector<SlabMapping>& evicted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void NotePeak() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives up the idle mapping, or about `size` bytes of it if it is much larger.  Unlocks meanwhile: what is being given
+  // up still counts as idle, but cannot be claimed.
+  void GiveUp(Idle::iterator it, uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // The smallest idle mapping that fits without much waste, or else one that needs no more than to be doubled; data is
+  // null if there is none for which the limit has room.
+  SlabMapping ClaimIdle(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  SlabMapping TakeIdle(Idle::iterator it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Idle::iterator OldestIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  bool HasRoom(uint64_t size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddPromised(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Constant after construction, or before first use.
   const SlabPoolOptions options_;

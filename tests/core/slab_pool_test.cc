@@ -84,10 +84,34 @@ TEST_F(SlabPoolTest, ASmallRequestDoesNotTakeLargeMemory) {
 }
 
 TEST_F(SlabPoolTest, GivesUpIdleMemoryWhenThePromiseNeedsIt) {
-  Mapped(40 * kMiB).reset();
-  EXPECT_EQ(pool_.usage().idle, 40 * kMiB);
-  EXPECT_NE(pool_.Promise(64 * kMiB), nullptr);
+  Mapped(10 * kMiB).reset();
+  const auto large = Mapped(40 * kMiB);
+  EXPECT_EQ(pool_.TryPromise(20 * kMiB), nullptr);
+  EXPECT_NE(pool_.Promise(20 * kMiB), nullptr);
   EXPECT_EQ(pool_.usage().idle, 0u);
+}
+
+TEST_F(SlabPoolTest, GivesUpNoMoreOfALargeSlabThanItMust) {
+  SlabPool pool({.limit = 512 * kMiB}, clock_);
+  {
+    const auto slab = pool.Promise(512 * kMiB);
+    ASSERT_TRUE(slab->Map().ok());
+    slab->data()[7] = std::byte{7};
+  }
+  EXPECT_NE(pool.Promise(4), nullptr);
+  EXPECT_EQ(pool.usage().idle, 448 * kMiB);
+}
+
+TEST_F(SlabPoolTest, MakesIdleMemoryLargerRatherThanLosingIt) {
+  auto slab = Mapped(40 * kMiB);
+  slab->data()[7] = std::byte{7};
+  slab.reset();
+  slab = pool_.TryPromise(64 * kMiB);
+  ASSERT_NE(slab, nullptr);
+  EXPECT_FALSE(slab->mapped());
+  ASSERT_TRUE(slab->Map().ok());
+  EXPECT_EQ(slab->data()[7], std::byte{7});
+  slab->data()[64 * kMiB - 1] = std::byte{1};
 }
 
 TEST_F(SlabPoolTest, NeverHoldsMoreThanItsLimit) {

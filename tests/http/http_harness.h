@@ -205,10 +205,13 @@ class HttpTest : public testing::Test {
   EngineOptions engine_options_;
   SlabPoolOptions pool_options_;
 
-  FakeModel* model_;
+  // In the order in which they must outlive each other: what is left of sessions goes with the io_context.
   WaitingProbe probe_;
+  Registry registry_;
+  FakeModel* model_;
   std::optional<SlabPool> pool_;
   std::optional<Engine> engine_;
+  boost::asio::io_context io_;
   std::optional<HttpTransport> transport_;
 
  private:
@@ -219,8 +222,6 @@ class HttpTest : public testing::Test {
     thread_ = std::thread([this] { io_.run(); });
   }
 
-  Registry registry_;
-  boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       io_.get_executor()};
   boost::asio::ip::tcp::acceptor listener_{io_, {boost::asio::ip::address_v4::loopback(), 0}};
