@@ -84,7 +84,7 @@ TEST_F(SlabPoolTest, ASmallRequestDoesNotTakeLargeMemory) {
 }
 
 TEST_F(SlabPoolTest, GivesUpIdleMemoryWhenThePromiseNeedsIt) {
-  Mapped(10 * kMiB).reset();
+  Mapped(8 * kMiB).reset();
   const auto large = Mapped(40 * kMiB);
   EXPECT_EQ(pool_.TryPromise(20 * kMiB), nullptr);
   EXPECT_NE(pool_.Promise(20 * kMiB), nullptr);

@@ -37,7 +37,8 @@ TEST(RouterTest, TakesAWholeAddress) {
 }
 
 TEST(RouterTest, RefusesAmbiguousTargets) {
-  for (const char* target : {"/?a=1&a=2", "/%", "/%1", "/%zz", "/?%4"}) {
+  for (const char* target :
+       {"/?a=1&a=2", "/%", "/%1", "/%zz", "/?%4", "/%0x", "/%+1", "/% 1", "/%1 "}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseTarget(target).status())) << target;
   }
 }

@@ -4,6 +4,8 @@
 //   POST /v1/models/NAME[/versions/VERSION]:predict  any model
 //   GET  /v1/models, /v1/models/NAME                 what can be called
 //   GET  /healthz, /readyz                           200 while alive; while ready, else 503
+//
+// A client that closes its sending side before it has the answer is taken to have left.
 #pragma once
 
 #include <absl/time/time.h>

@@ -1,8 +1,7 @@
 #include "server/transports/http/router.h"
 
 #include <absl/strings/ascii.h>
-#include <absl/strings/escaping.h>
-#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 #include <absl/strings/strip.h>
@@ -21,18 +20,19 @@ constexpr absl::string_view kPredictVerb = ":predict";
 absl::StatusOr<std::string> DecodePercent(absl::string_view text, bool plus_is_space) {
   std::string decoded;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%') {
-      const absl::string_view digits = text.substr(i + 1, 2);
-      if (digits.size() != 2 || !absl::ascii_isxdigit(digits[0]) ||
-          !absl::ascii_isxdigit(digits[1])) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("\"", Printable(text), "\" has a % without two hexadecimal digits"));
-      }
-      decoded += absl::HexStringToBytes(digits);
-      i += 2;
-    } else {
+    if (text[i] != '%') {
       decoded += plus_is_space && text[i] == '+' ? ' ' : text[i];
+      continue;
     }
+    const absl::string_view digits = text.substr(i + 1, 2);
+    uint32_t byte = 0;
+    if (digits.size() != 2 || !absl::ascii_isxdigit(digits[0]) ||
+        !absl::SimpleHexAtoi(digits, &byte)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", Printable(text), "\" has a % without two hexadecimal digits"));
+    }
+    decoded += static_cast<char>(byte);
+    i += digits.size();
   }
   return decoded;
 }
