@@ -46,6 +46,7 @@ class Run {
       ++progress_.done;
       Show(0);
     }
+    bar_.reset();  // Off the terminal, before anything is printed.
     return prediction;
   }
 
@@ -55,7 +56,7 @@ class Run {
   void Show(uint64_t sent) {
     progress_.sent = progress_.done * bytes_ + sent;
     progress_.elapsed = absl::Now() - start_;
-    bar_.Update(progress_);
+    bar_->Update(progress_);
   }
 
   const Client& client_;
@@ -64,7 +65,7 @@ class Run {
   const absl::Time start_ = absl::Now();
   uint64_t bytes_ = 0;
   Progress progress_;
-  ProgressBar bar_;
+  std::optional<ProgressBar> bar_{std::in_place};
   std::vector<absl::Duration> times_;
 };
 

@@ -50,12 +50,13 @@ def message(data, compressed=0):
 class Connection:
     """One connection.  What came is read only in read_until()."""
 
-    def __init__(self, server, acknowledge=True):
-        self._socket = server.socket(timeout=20)
+    def __init__(self, server, acknowledge=True, timeout=20):
+        self._socket = server.socket(timeout)
         self._acknowledge = acknowledge
         self._received = b""
         self._next_stream = 1
         self.closed = False
+        self.stalled = False  # the server takes no more bytes, for the timeout at least
         self.statuses = {}  # of streams that have ended: the gRPC status, or "reset"
         self.send(PREFACE + frame(SETTINGS, 0, 0, NO_TABLE))
 
@@ -66,12 +67,12 @@ class Connection:
         self._socket.close()
 
     def send(self, data):
-        """True unless the server has closed the connection."""
         try:
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             self.closed = True
-        return not self.closed
+        except TimeoutError:
+            self.stalled = True
 
     def call(self, path, *messages, metadata=(), end=False):
         """Opens a stream; returns its number."""
@@ -97,7 +98,7 @@ class Connection:
 
     def read_until(self, done):
         """Reads frames until `done()` or the end of the connection; TimeoutError after 20 s of silence."""
-        while not done() and not self.closed:
+        while not done() and not self.closed and not self.stalled:
             try:
                 data = self._socket.recv(1 << 16)
             except ConnectionResetError:

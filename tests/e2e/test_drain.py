@@ -110,7 +110,9 @@ class Drain(unittest.TestCase):
             server.terminate()
             server.wait_for_line("draining")
             np.testing.assert_array_equal(self.finish_grpc(stream), image())
+            watch = Stopwatch()
             self.assertEqual(server.wait(), 0)
+            self.assertLess(watch.seconds(), 3 * PATIENCE)
 
     def test_an_http_request_that_was_being_received_gets_its_answer(self):
         server = self.start()

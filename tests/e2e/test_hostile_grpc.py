@@ -374,22 +374,31 @@ class Limits(unittest.TestCase):
         with contextlib.closing(server.http()) as client:
             return client.post("/predict", PAYLOAD).status == 200
 
-    @unittest.skipIf(SANITIZER == "thread", "too slow under this sanitizer")
-    def test_a_flood_of_resets_ends_the_connection_and_costs_little(self):
+    def test_a_flood_of_resets_is_cut_off_and_costs_little(self):
+        """By us, who close the connection, or by gRPC, which reads no more while its own answers are not read."""
         with Server() as server:
             server.alive_and_correct()
             before = server.memory().peak
-            with http2.Connection(server) as connection:
+            with http2.Connection(server, timeout=2) as connection:
                 for _ in range(100_000):
-                    stream = connection.call(SERVICE.encode() + b"PredictDuplex")
-                    connection.reset(stream)
-                    if connection.closed:
+                    connection.reset(connection.call(SERVICE.encode() + b"PredictDuplex"))
+                    if connection.closed or connection.stalled:
                         break
-                connection.read_until(lambda: False)
-                self.assertTrue(connection.closed)
+                self.assertTrue(connection.closed or connection.stalled, "all were taken")
+                server.alive_and_correct()
             if not SANITIZER:
                 self.assertLess(server.memory().peak - before, 128 * MIB)
-            wait_until(lambda: "cancelled" in server.log(), "the log tells")
+
+    def test_a_client_that_cancels_hundreds_of_calls_loses_its_connection(self):
+        with Server() as server, http2.Connection(server) as connection:
+            streams = [connection.call(SERVICE.encode() + b"PredictDuplex") for _ in range(300)]
+            with contextlib.closing(server.http()) as client:
+                client.predict_raw(TWIN)
+            for stream in streams:
+                connection.reset(stream)
+            connection.read_until(lambda: False)
+            self.assertTrue(connection.closed)
+            server.wait_for_line("calls before their first message")
             server.alive_and_correct()
 
     def test_the_connection_cap_counts_both_protocols(self):

@@ -33,7 +33,7 @@ class ChunkReader {
   absl::StatusOr<size_t> ReadFraming(absl::string_view bytes);
 
   // Bytes of the current chunk that are still to come; while it is above 0, data comes next.
-  uint64_t data_left() const { return data_left_; }
+  uint64_t data_left() const { return state_ == State::kData ? data_left_ : 0; }
 
   // Requires size <= data_left().
   void TakeData(uint64_t size);

@@ -26,8 +26,8 @@ absl::StatusOr<std::string> DecodePercent(absl::string_view text, bool plus_is_s
     }
     const absl::string_view digits = text.substr(i + 1, 2);
     uint32_t byte = 0;
-    if (digits.size() != 2 || !absl::ascii_isxdigit(digits[0]) ||
-        !absl::SimpleHexAtoi(digits, &byte)) {
+    const bool hexadecimal = std::all_of(digits.begin(), digits.end(), absl::ascii_isxdigit);
+    if (digits.size() != 2 || !hexadecimal || !absl::SimpleHexAtoi(digits, &byte)) {
       return absl::InvalidArgumentError(
           absl::StrCat("\"", Printable(text), "\" has a % without two hexadecimal digits"));
     }
