@@ -90,13 +90,13 @@ std::string StartLine(const Acceptor& acceptor, const Engine& engine, const Slab
 // Catches SIGTERM and SIGINT from construction on.
 class Signals {
  public:
-  // Blocks until one came; a second one then ends the process at once.
-  void Wait() {
+  // Blocks until one came, and returns its name; a second one then ends the process at once.
+  const char* Wait() {
     int number = 0;
     signals_.async_wait([&](const boost::system::error_code&, int signal) { number = signal; });
     io_.run();
     signals_.clear();
-    spdlog::info("{}: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
+    return number == SIGTERM ? "SIGTERM" : "SIGINT";
   }
 
  private:
@@ -131,9 +131,10 @@ absl::Status Serve(const Config& config) {
   for (int i = 0; i < IoThreads(config); ++i) threads.emplace_back([&io] { RunIo(io); });
   spdlog::info(StartLine(acceptor, engine, pool));
 
-  signals.Wait();
+  const char* const signal = signals.Wait();
   engine.StopAdmitting();
   grpc.StopServing();
+  spdlog::info("{}: draining", signal);
   acceptor.Stop();
   http.Drain();
   const absl::Time deadline = RealClock().Now() + config.drain_timeout;

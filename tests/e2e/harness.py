@@ -187,6 +187,13 @@ class Server:
         """Asks it to drain; returns at once."""
         self.process.send_signal(signal.SIGTERM)
 
+    def drain(self, client):
+        """Asks it to drain; returns when it takes no more requests, as `client`, a gRPC client, has seen."""
+        health = client.health()
+        assert next(health) == "SERVING"
+        self.terminate()
+        assert next(health) == "NOT_SERVING"
+
     def wait(self, seconds=20):
         """The exit status of a server that was asked to end."""
         try:

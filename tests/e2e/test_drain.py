@@ -170,8 +170,7 @@ class Drain(unittest.TestCase):
             stream = self.begin_grpc(server, client)
             late.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\n")
             self.assert_open(late)
-            server.terminate()
-            server.wait_for_line("draining")
+            server.drain(client)
             for way in harness.GRPC_WAYS:
                 with self.assertRaises(grpc.RpcError) as caught:
                     client.predict(way, "", [TWIN])

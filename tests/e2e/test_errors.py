@@ -415,8 +415,7 @@ class Draining(unittest.TestCase):
             stream.send(payload=bytes(MIB))
             wait_until(lambda: server.memory().shmem >= MIB, "the first piece arrives")
             connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\n")
-            server.terminate()
-            server.wait_for_line("draining")
+            server.drain(client)
             with self.assertRaises(grpc.RpcError) as caught:
                 client.predict("unary", "", [TWIN])
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)

@@ -205,7 +205,8 @@ class HttpTest : public testing::Test {
   EngineOptions engine_options_;
   SlabPoolOptions pool_options_;
 
-  // In the order in which they must outlive each other: what is left of sessions goes with the io_context.
+  // In the order in which they must outlive each other: what is left of sessions goes with the
+  // io_context.
   WaitingProbe probe_;
   Registry registry_;
   FakeModel* model_;

@@ -268,6 +268,13 @@ TEST_F(JsonTest, BoundsTheDepth) {
   EXPECT_FALSE(Read(nested(100'000)).ok());
 }
 
+TEST_F(JsonTest, BoundsTheNumberOfInputs) {
+  spec_.any_tensors = true;
+  std::string text = "{\"inputs\": {\"a\": 1";
+  for (int i = 0; i < 256; ++i) absl::StrAppend(&text, ", \"", i, "\": 1");
+  EXPECT_THAT(Text(text + "}}"), HasSubstr("more than 256 inputs"));
+}
+
 TEST_F(JsonTest, PromisesNoMoreThanTheTextCanHold) {
   std::string row = "[1";
   for (int i = 0; i < 2000; ++i) row += ",1";

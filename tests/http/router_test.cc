@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace millrace {
 namespace {
 
@@ -34,6 +36,13 @@ TEST(RouterTest, ReadsTheQuery) {
 
 TEST(RouterTest, TakesAWholeAddress) {
   EXPECT_EQ(ParseTarget("http://host:80/predict?a=b")->path, "/predict");
+}
+
+TEST(RouterTest, BoundsTheQuery) {
+  std::string target = "/?a";
+  for (int i = 1; i < 64; ++i) target += "&" + std::to_string(i);
+  EXPECT_TRUE(ParseTarget(target).ok());
+  EXPECT_FALSE(ParseTarget(target + "&b").ok());
 }
 
 TEST(RouterTest, RefusesAmbiguousTargets) {

@@ -1,9 +1,11 @@
 #include "server/transports/grpc/grpc_transport.h"
 
+#include <mutex>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -103,6 +105,10 @@ class GrpcTransport::Impl {
       : options_(options), connections_(options_.connection, io), service_({options_, engine, connections_}) {}
 
   absl::Status Start() {
+    // Shutting gRPC down with the last of its objects waits for its poller, up to ten seconds.  So it never is.
+    static std::once_flag once;
+    std::call_once(once, grpc_init);
+
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;

@@ -165,11 +165,11 @@ asio::awaitable<absl::Status> Exchange::ReceiveSome() {
   }
   if (!size.ok()) co_return size.status();
   if (*size > 0 && assembler.remaining() == 0) co_return assembler.Space().status();
-  co_return Inspect(space, *size);
+  co_return Commit(space, *size);
 }
 
-// Takes note of `size` bytes that came into `space`.
-absl::Status Exchange::Inspect(absl::Span<const std::byte> space, size_t size) {
+// `size` bytes came into `space`; refuses early what they tell to be unfit.
+absl::Status Exchange::Commit(absl::Span<const std::byte> space, size_t size) {
   Assembler& assembler = call_->assembler();
   const uint64_t before = assembler.received();
   assembler.Commit(size);

@@ -60,7 +60,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   boost::asio::awaitable<absl::Status> SayContinue();
   boost::asio::awaitable<absl::Status> Receive();
   boost::asio::awaitable<absl::Status> ReceiveSome();
-  absl::Status Inspect(absl::Span<const std::byte> space, size_t size);
+  absl::Status Commit(absl::Span<const std::byte> space, size_t size);
   absl::StatusOr<Tensor> TakeBody();
   boost::asio::awaitable<absl::Status> Submit();
   boost::asio::awaitable<void> Pause();

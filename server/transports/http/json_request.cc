@@ -23,6 +23,7 @@ namespace {
 
 namespace ondemand = simdjson::ondemand;
 
+constexpr size_t kMaxInputs = 256;
 constexpr size_t kMaxDepth = kMaxRank + 4;  // of what is checked and ignored
 
 // simdjson's index takes 4 bytes for each token, of which there is at most one a byte.
@@ -239,6 +240,7 @@ absl::Status Reader::ReadTensor(absl::string_view name, ondemand::value value, P
 // ---- shapes and types
 
 absl::Status Reader::Plan(absl::string_view name, ondemand::value value) {
+  if (parts_.size() == kMaxInputs) return Fail(absl::StrCat("more than ", kMaxInputs, " inputs"));
   Part part;
   part.meta.name = std::string(name);
   if (rows_) {

@@ -16,6 +16,7 @@ namespace {
 
 constexpr absl::string_view kModels = "/v1/models";
 constexpr absl::string_view kPredictVerb = ":predict";
+constexpr size_t kMaxParameters = 64;
 
 absl::StatusOr<std::string> DecodePercent(absl::string_view text, bool plus_is_space) {
   std::string decoded;
@@ -42,6 +43,10 @@ absl::Status AddParameter(absl::string_view text, Target& target) {
       absl::StrSplit(text, absl::MaxSplits('=', 1));
   ASSIGN_OR_RETURN(std::string key, DecodePercent(parts.first, true));
   ASSIGN_OR_RETURN(std::string value, DecodePercent(parts.second, true));
+  if (target.query.size() == kMaxParameters) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the query has more than ", kMaxParameters, " parameters"));
+  }
   if (target.Find(key)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the query has \"", Printable(key), "\" more than once"));

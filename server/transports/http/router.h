@@ -28,7 +28,8 @@ struct Target {
   std::optional<absl::string_view> Find(absl::string_view key) const;
 };
 
-// INVALID_ARGUMENT for broken escapes and for a parameter that is given twice.
+// INVALID_ARGUMENT for broken escapes, for a parameter that is given twice, and for more than 64 of
+// them.
 absl::StatusOr<Target> ParseTarget(absl::string_view target);
 
 // NOT_FOUND for a path that is not served.
