@@ -1,5 +1,11 @@
 #include "server/config.h"
 
+#include <absl/strings/ascii.h>
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+#include <absl/strings/str_replace.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,12 +16,6 @@
 #include <utility>
 
 #include <CLI/CLI.hpp>
-#include <absl/strings/ascii.h>
-#include <absl/strings/match.h>
-#include <absl/strings/numbers.h>
-#include <absl/strings/str_cat.h>
-#include <absl/strings/str_join.h>
-#include <absl/strings/str_replace.h>
 
 #ifndef MILLRACE_VERSION
 #error "MILLRACE_VERSION comes from the build"
@@ -34,7 +34,8 @@ constexpr uint64_t kLargestMemory = uint64_t{1} << 46;
 
 // Half of what this process may use: of the machine's memory, or of its control group's.
 uint64_t DefaultMemoryLimit() {
-  uint64_t available = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  uint64_t available =
+      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   std::ifstream group("/sys/fs/cgroup/memory.max");
   uint64_t limit = 0;
   if (group >> limit) available = std::min(available, limit);
@@ -52,12 +53,17 @@ class Options {
   explicit Options(CLI::App& app) : app_(app) {}
 
   // Repeats, or takes values with commas between them.
-  void List(const std::string& name, std::vector<std::string>& values, const std::string& type, const std::string& standard,
-            const std::string& help) {
-    Add(name, values, help)->delimiter(',')->allow_extra_args(false)->type_name(type)->default_str(standard);
+  void List(const std::string& name, std::vector<std::string>& values, const std::string& type,
+            const std::string& standard, const std::string& help) {
+    Add(name, values, help)
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name(type)
+        ->default_str(standard);
   }
 
-  void Bytes(const std::string& name, uint64_t& value, uint64_t least, uint64_t most, const std::string& help) {
+  void Bytes(const std::string& name, uint64_t& value, uint64_t least, uint64_t most,
+             const std::string& help) {
     const auto in_range = [least, most](const std::string& text) {
       uint64_t bytes = 0;
       if (absl::SimpleAtoi(text, &bytes) && bytes >= least && bytes <= most) return std::string();
@@ -83,7 +89,8 @@ class Options {
   }
 
   template <typename Enum>
-  void Choice(const std::string& name, Enum& value, const std::map<std::string, Enum>& choices, const std::string& help) {
+  void Choice(const std::string& name, Enum& value, const std::map<std::string, Enum>& choices,
+              const std::string& help) {
     std::string names;
     std::string standard;
     for (const auto& [choice, meaning] : choices) {
@@ -92,7 +99,8 @@ class Options {
     }
     const auto set = [&value, choices](const std::string& choice) { value = choices.at(choice); };
     const auto is_choice = [choices, names](const std::string& text) {
-      return choices.count(text) == 1 ? std::string() : absl::StrCat("\"", text, "\" is none of ", names);
+      return choices.count(text) == 1 ? std::string()
+                                      : absl::StrCat("\"", text, "\" is none of ", names);
     };
     app_.add_option_function<std::string>("--" + name, set, help)
         ->envname(Variable(name))
@@ -104,7 +112,9 @@ class Options {
  private:
   template <typename T>
   CLI::Option* Add(const std::string& name, T& value, const std::string& help) {
-    return app_.add_option("--" + name, value, help)->envname(Variable(name))->capture_default_str();
+    return app_.add_option("--" + name, value, help)
+        ->envname(Variable(name))
+        ->capture_default_str();
   }
 
   CLI::App& app_;
@@ -117,9 +127,11 @@ void AddOptions(CLI::App& app, Config& config) {
   options.List("model", config.models, "NAME", absl::StrJoin(kStandardModels, ","),
                "A built-in model to serve; may be repeated, the first is the default");
   options.Count("threads", config.engine.threads, 0, "Requests that run at once; 0 for one a core");
-  options.Count("io-threads", config.io_threads, 0, "Threads that receive HTTP bodies; 0 for one a core, at most 4");
-  options.Bytes("memory-limit", config.arena.limit, 1 << 20, kLargestMemory,
-                "Memory for tensors, of all requests together; the default is half of the machine's");
+  options.Count("io-threads", config.io_threads, 0,
+                "Threads that receive HTTP bodies; 0 for one a core, at most 4");
+  options.Bytes(
+      "memory-limit", config.arena.limit, 1 << 20, kLargestMemory,
+      "Memory for tensors, of all requests together; the default is half of the machine's");
   options.Bytes("max-request-bytes", config.engine.max_request_bytes, 0, kLargestMemory,
                 "The largest request; 0 for the memory limit");
   options.Bytes("max-unary-bytes", config.grpc.max_unary_bytes, 1 << 20, kLargestMessage,
@@ -127,20 +139,29 @@ void AddOptions(CLI::App& app, Config& config) {
   options.Bytes("grpc-memory-limit", config.grpc.memory_limit, 64 << 20, kLargestMemory,
                 "What gRPC may hold beside the tensors before it cancels calls");
   options.Count("max-connections", config.acceptor.max_connections, 1, "Connections at once");
-  options.Count("max-connection-calls", config.grpc.connection.max_calls, 1, "gRPC calls at once on one connection");
+  options.Count("max-connection-calls", config.grpc.connection.max_calls, 1,
+                "gRPC calls at once on one connection");
   options.Count("max-requests", config.engine.max_calls, 1, "Requests at once, on all connections");
   options.Count("max-waiting", config.engine.max_waiting, 0, "Requests that may wait for memory");
-  options.Count("max-queued", config.engine.max_queued, 1, "Requests that may wait for a thread, per model");
-  options.Seconds("admission-timeout", config.engine.admission_timeout, "How long a request may wait for memory");
-  options.Seconds("request-timeout", config.engine.request_timeout, "How long a request may take in all");
+  options.Count("max-queued", config.engine.max_queued, 1,
+                "Requests that may wait for a thread, per model");
+  options.Seconds("admission-timeout", config.engine.admission_timeout,
+                  "How long a request may wait for memory");
+  options.Seconds("request-timeout", config.engine.request_timeout,
+                  "How long a request may take in all");
   options.Seconds("stall-timeout", config.engine.stall_timeout,
                   "A client that sends less than 1 kB/s for so long is given up");
-  options.Seconds("header-timeout", config.http.header_timeout, "For a whole HTTP header, or a connection's first bytes");
-  options.Seconds("idle-timeout", config.http.idle_timeout, "For the next request on an HTTP connection");
-  options.Seconds("trim-after", config.arena.trim_after, "How long unused memory is kept for the next request");
-  options.Seconds("drain-timeout", config.drain_timeout, "For admitted requests to finish after SIGTERM");
+  options.Seconds("header-timeout", config.http.header_timeout,
+                  "For a whole HTTP header, or a connection's first bytes");
+  options.Seconds("idle-timeout", config.http.idle_timeout,
+                  "For the next request on an HTTP connection");
+  options.Seconds("trim-after", config.arena.trim_after,
+                  "How long unused memory is kept for the next request");
+  options.Seconds("drain-timeout", config.drain_timeout,
+                  "For admitted requests to finish after SIGTERM");
   options.Choice<LogFormat>("log-format", config.log_format,
-                            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "The form of log lines");
+                            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}},
+                            "The form of log lines");
   options.Choice<LogLevel>("log-level", config.log_level,
                            {{"debug", LogLevel::kDebug},
                             {"info", LogLevel::kInfo},
@@ -151,7 +172,8 @@ void AddOptions(CLI::App& app, Config& config) {
 
 void Complete(Config& config) {
   if (config.acceptor.binds.empty()) config.acceptor.binds = {kStandardBind};
-  if (config.models.empty()) config.models.assign(std::begin(kStandardModels), std::end(kStandardModels));
+  if (config.models.empty())
+    config.models.assign(std::begin(kStandardModels), std::end(kStandardModels));
   config.acceptor.first_bytes_timeout = config.http.header_timeout;
 }
 
@@ -161,15 +183,18 @@ bool IsGiven(const std::string& flag, const std::vector<std::string>& arguments)
   });
 }
 
-// The arguments, and before them what the environment says of options that they do not name: so that a variable wins
-// over the file, which CLI11 by itself reads first.  In reverse, as CLI11 wants them.
+// The arguments, and before them what the environment says of options that they do not name: so
+// that a variable wins over the file, which CLI11 by itself reads first.  In reverse, as CLI11
+// wants them.
 std::vector<std::string> Arguments(const CLI::App& app, int argc, const char* const* argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
   std::vector<std::string> from_environment;
   for (const CLI::Option* option : app.get_options()) {
     const std::string flag = option->get_name();
-    const char* const value = option->get_envname().empty() ? nullptr : std::getenv(option->get_envname().c_str());
-    if (value != nullptr && !IsGiven(flag, arguments)) from_environment.push_back(absl::StrCat(flag, "=", value));
+    const char* const value =
+        option->get_envname().empty() ? nullptr : std::getenv(option->get_envname().c_str());
+    if (value != nullptr && !IsGiven(flag, arguments))
+      from_environment.push_back(absl::StrCat(flag, "=", value));
   }
   arguments.insert(arguments.begin(), from_environment.begin(), from_environment.end());
   std::reverse(arguments.begin(), arguments.end());
@@ -183,13 +208,16 @@ absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* a
   config.arena.limit = DefaultMemoryLimit();
   CLI::App app(
       "Serves models over gRPC and HTTP/1.1 on one port.\n"
-      "Every option may also be a variable MILLRACE_... (--memory-limit is MILLRACE_MEMORY_LIMIT) or a line of the\n"
-      "--config file (memory-limit = \"8GiB\"); the command line wins over variables, they over the file.\n"
+      "Every option may also be a variable MILLRACE_... (--memory-limit is MILLRACE_MEMORY_LIMIT) "
+      "or a line of the\n"
+      "--config file (memory-limit = \"8GiB\"); the command line wins over variables, they over "
+      "the file.\n"
       "Sizes may have a unit: 500MB, 8GiB.",
       "millrace-server");
   app.set_version_flag("--version", "millrace-server " MILLRACE_VERSION);
   app.set_help_flag("--help", "Print this");
-  app.set_config("--config", "", "A file of options, one NAME = VALUE a line")->envname("MILLRACE_CONFIG");
+  app.set_config("--config", "", "A file of options, one NAME = VALUE a line")
+      ->envname("MILLRACE_CONFIG");
   app.allow_config_extras(CLI::config_extras_mode::error);
   AddOptions(app, config);
   try {

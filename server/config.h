@@ -1,12 +1,12 @@
 // What the server was asked to do, from arguments, environment and file.
 #pragma once
 
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <absl/status/statusor.h>
-#include <absl/time/time.h>
 
 #include "server/core/engine.h"
 #include "server/core/slab_pool.h"
@@ -36,9 +36,9 @@ struct Config {
   absl::Duration drain_timeout = absl::Seconds(30);
 };
 
-// Reads the command line, then MILLRACE_... variables, then --config's file: what comes first wins.  Nothing when the
-// arguments asked for help or the version, which was then printed.  INVALID_ARGUMENT, with a text for the user, for anything unknown or
-// out of range.
+// Reads the command line, then MILLRACE_... variables, then --config's file: what comes first wins.
+// Nothing when the arguments asked for help or the version, which was then printed.
+// INVALID_ARGUMENT, with a text for the user, for anything unknown or out of range.
 absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* argv);
 
 }  // namespace millrace

@@ -8,9 +8,9 @@
 
 namespace {
 
-// gRPC receives into blocks that it takes from the heap and frees again; by default glibc would give their pages back
-// to the system after every request, and fault them in for the next.  One heap for all threads, or else each of them
-// would keep the most that it ever needed.
+// gRPC receives into blocks that it takes from the heap and frees again; by default glibc would
+// give their pages back to the system after every request, and fault them in for the next.  One
+// heap for all threads, or else each of them would keep the most that it ever needed.
 void KeepHeapPages() {
   mallopt(M_TRIM_THRESHOLD, 2047 << 20);
   mallopt(M_ARENA_MAX, 1);

@@ -1,5 +1,9 @@
 #include "server/serve.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -9,13 +13,9 @@
 #include <thread>
 #include <vector>
 
-#include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
-#include <absl/strings/str_join.h>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
-#include <spdlog/spdlog.h>
 
 #include "server/core/clock.h"
 #include "server/core/engine.h"
@@ -46,7 +46,8 @@ absl::Status AddModels(const std::vector<std::string>& names, Registry& registry
   return absl::OkStatus();
 }
 
-// Raises the limit on descriptors as far as allowed, and lowers the cap on connections to what it carries.
+// Raises the limit on descriptors as far as allowed, and lowers the cap on connections to what it
+// carries.
 AcceptorOptions FitDescriptors(AcceptorOptions options) {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return options;
@@ -79,12 +80,13 @@ void RunIo(boost::asio::io_context& io) {
 }
 
 std::string StartLine(const Acceptor& acceptor, const Engine& engine, const SlabPool& pool) {
-  const std::string models = absl::StrJoin(engine.registry().List(), ", ", [](std::string* out, const ModelSpec* spec) {
-    absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
-  });
+  const std::string models =
+      absl::StrJoin(engine.registry().List(), ", ", [](std::string* out, const ModelSpec* spec) {
+        absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
+      });
   return absl::StrFormat("listening on %s; serving %s; %d at once; at most %.2f GiB of tensors",
-                         absl::StrJoin(acceptor.addresses(), ", "), models, engine.options().threads,
-                         static_cast<double>(pool.limit()) / (1 << 30));
+                         absl::StrJoin(acceptor.addresses(), ", "), models,
+                         engine.options().threads, static_cast<double>(pool.limit()) / (1 << 30));
 }
 
 // Catches SIGTERM and SIGINT from construction on.

@@ -7,7 +7,8 @@
 
 namespace millrace {
 
-// Serves until SIGTERM or SIGINT, then drains.  Returns early with an error when the server cannot start.
+// Serves until SIGTERM or SIGINT, then drains.  Returns early with an error when the server cannot
+// start.
 absl::Status Serve(const Config& config);
 
 }  // namespace millrace

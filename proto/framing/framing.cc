@@ -1,37 +1,42 @@
 #include "proto/framing/framing.h"
 
-#include <algorithm>
-#include <utility>
-
 #include <absl/strings/str_cat.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace millrace {
 namespace {
 
+using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
-using google::protobuf::internal::WireFormatLite;
 
-constexpr uint32_t kHeaderTag = WireFormatLite::MakeTag(1, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-constexpr uint32_t kPayloadTag = WireFormatLite::MakeTag(2, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+constexpr uint32_t kHeaderTag =
+    WireFormatLite::MakeTag(1, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+constexpr uint32_t kPayloadTag =
+    WireFormatLite::MakeTag(2, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 
 absl::Status Malformed(absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("not a message of millrace.v1.PredictionService: ", what));
+  return absl::InvalidArgumentError(
+      absl::StrCat("not a message of millrace.v1.PredictionService: ", what));
 }
 
 bool ParseHeader(CodedInputStream& in, int size, google::protobuf::MessageLite& header) {
   const auto limit = in.PushLimit(size);
-  const bool ok = header.MergeFromCodedStream(&in) && in.ConsumedEntireMessage() && in.BytesUntilLimit() == 0;
+  const bool ok =
+      header.MergeFromCodedStream(&in) && in.ConsumedEntireMessage() && in.BytesUntilLimit() == 0;
   in.PopLimit(limit);
   return ok;
 }
 
 }  // namespace
 
-absl::StatusOr<Part> ReadPart(const grpc::ByteBuffer& message, google::protobuf::MessageLite& header) {
+absl::StatusOr<Part> ReadPart(const grpc::ByteBuffer& message,
+                              google::protobuf::MessageLite& header) {
   grpc::ProtoBufferReader reader(const_cast<grpc::ByteBuffer*>(&message));  // Only reads.
   if (!reader.status().ok()) return Malformed("compressed with an unknown method");
   CodedInputStream in(&reader);
@@ -61,7 +66,8 @@ absl::Status ReadPayload(const grpc::ByteBuffer& message, const Part& part,
                          absl::FunctionRef<absl::Status(absl::Span<const std::byte>)> sink) {
   if (part.payload_size == 0) return absl::OkStatus();
   grpc::ProtoBufferReader reader(const_cast<grpc::ByteBuffer*>(&message));  // Only reads.
-  if (!reader.Skip(static_cast<int>(part.payload_offset))) return Malformed("a payload that ends early");
+  if (!reader.Skip(static_cast<int>(part.payload_offset)))
+    return Malformed("a payload that ends early");
   uint64_t left = part.payload_size;
   while (left > 0) {
     const void* data = nullptr;
@@ -75,7 +81,8 @@ absl::Status ReadPayload(const grpc::ByteBuffer& message, const Part& part,
   return absl::OkStatus();
 }
 
-grpc::ByteBuffer WritePart(const google::protobuf::MessageLite* header, absl::Span<const grpc::Slice> payload) {
+grpc::ByteBuffer WritePart(const google::protobuf::MessageLite* header,
+                           absl::Span<const grpc::Slice> payload) {
   uint64_t payload_size = 0;
   for (const grpc::Slice& slice : payload) payload_size += slice.size();
   const size_t header_size = header != nullptr ? header->ByteSizeLong() : 0;
@@ -104,14 +111,15 @@ grpc::Slice BorrowedSlice(absl::Span<const std::byte> bytes) {
   return grpc::Slice(bytes.data(), bytes.size(), grpc::Slice::STATIC_SLICE);
 }
 
-absl::StatusOr<std::vector<TensorMeta>> FromProto(const google::protobuf::RepeatedPtrField<v1::Tensor>& tensors) {
+absl::StatusOr<std::vector<TensorMeta>> FromProto(
+    const google::protobuf::RepeatedPtrField<v1::Tensor>& tensors) {
   std::vector<TensorMeta> metas;
   metas.reserve(tensors.size());
   for (const v1::Tensor& tensor : tensors) {
     if (tensor.data_type() <= 0 || tensor.data_type() > kMaxDType) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor \"", Printable(tensor.name()), "\" has data type ",
-                                                     static_cast<int>(tensor.data_type()),
-                                                     "; give it one of millrace.v1.DataType"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor \"", Printable(tensor.name()), "\" has data type ",
+          static_cast<int>(tensor.data_type()), "; give it one of millrace.v1.DataType"));
     }
     metas.push_back({tensor.name(), static_cast<DType>(tensor.data_type()),
                      Shape(tensor.shape().begin(), tensor.shape().end())});

@@ -3,10 +3,11 @@
 // The numbers are those of millrace.v1.DataType, so that the two convert by a cast.
 #pragma once
 
+#include <absl/strings/string_view.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <absl/strings/string_view.h>
 
 namespace millrace {
 

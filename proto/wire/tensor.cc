@@ -19,10 +19,12 @@ absl::StatusOr<Shape> ParseShape(absl::string_view text) {
     int64_t size = 0;
     const bool digits = part.find_first_not_of("0123456789") == absl::string_view::npos;
     if (!digits || !absl::SimpleAtoi(part, &size)) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", Printable(text), "\" is not a shape; write it as 3000,2500"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", Printable(text), "\" is not a shape; write it as 3000,2500"));
     }
     if (shape.size() == kMaxRank) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", Printable(text), "\" has more than ", kMaxRank, " dimensions"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", Printable(text), "\" has more than ", kMaxRank, " dimensions"));
     }
     shape.push_back(size);
   }
@@ -31,33 +33,37 @@ absl::StatusOr<Shape> ParseShape(absl::string_view text) {
 
 absl::StatusOr<uint64_t> ElementCount(absl::Span<const int64_t> shape) {
   if (shape.size() > kMaxRank) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a shape of ", shape.size(), " dimensions; at most ", kMaxRank, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a shape of ", shape.size(), " dimensions; at most ", kMaxRank, " are allowed"));
   }
   uint64_t count = 1;
   bool overflow = false;
   bool empty = false;
   for (const int64_t size : shape) {
     if (size < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("shape ", ToString(shape), " has a negative dimension"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("shape ", ToString(shape), " has a negative dimension"));
     }
     if (size == 0) empty = true;
     overflow |= __builtin_mul_overflow(count, static_cast<uint64_t>(size), &count);
   }
   if (empty) return 0;
   if (overflow || count > INT64_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat("shape ", ToString(shape), " has more elements than 63 bits count"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("shape ", ToString(shape), " has more elements than 63 bits count"));
   }
   return count;
 }
 
 absl::StatusOr<uint64_t> ByteSize(DType dtype, absl::Span<const int64_t> shape) {
-  if (dtype == DType::kUnspecified) return absl::InvalidArgumentError("a tensor without a data type");
+  if (dtype == DType::kUnspecified)
+    return absl::InvalidArgumentError("a tensor without a data type");
   absl::StatusOr<uint64_t> count = ElementCount(shape);
   if (!count.ok()) return count;
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(*count, ElementSize(dtype), &bytes) || bytes > INT64_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat("shape ", ToString(shape), " of ", Name(dtype), " has more bytes than 63 bits count"));
+    return absl::InvalidArgumentError(absl::StrCat("shape ", ToString(shape), " of ", Name(dtype),
+                                                   " has more bytes than 63 bits count"));
   }
   return bytes;
 }

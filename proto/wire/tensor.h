@@ -1,14 +1,14 @@
 // What a tensor is, apart from who owns its bytes.
 #pragma once
 
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/types/span.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
-#include <absl/strings/string_view.h>
-
-#include <absl/status/statusor.h>
-#include <absl/types/span.h>
 
 #include "proto/wire/dtype.h"
 
@@ -17,20 +17,23 @@ namespace millrace {
 inline constexpr size_t kMaxRank = 16;
 inline constexpr int64_t kAnySize = -1;
 
-// Elements along each dimension, outermost first; empty for a scalar.  In a specification, kAnySize stands for any.
+// Elements along each dimension, outermost first; empty for a scalar.  In a specification, kAnySize
+// stands for any.
 using Shape = std::vector<int64_t>;
 
 // "[3000,2500]", "[]" for a scalar.
 std::string ToString(absl::Span<const int64_t> shape);
 
-// Reads "3000,2500"; an empty text is a scalar.  INVALID_ARGUMENT for anything but non-negative decimal integers.
+// Reads "3000,2500"; an empty text is a scalar.  INVALID_ARGUMENT for anything but non-negative
+// decimal integers.
 absl::StatusOr<Shape> ParseShape(absl::string_view text);
 
-// Product of the dimensions.  INVALID_ARGUMENT when a dimension is negative, the rank is above kMaxRank, or the
-// product does not fit 63 bits.
+// Product of the dimensions.  INVALID_ARGUMENT when a dimension is negative, the rank is above
+// kMaxRank, or the product does not fit 63 bits.
 absl::StatusOr<uint64_t> ElementCount(absl::Span<const int64_t> shape);
 
-// Bytes of a tensor.  Errors as ElementCount; also for DType::kUnspecified or a byte count beyond 63 bits.
+// Bytes of a tensor.  Errors as ElementCount; also for DType::kUnspecified or a byte count beyond
+// 63 bits.
 absl::StatusOr<uint64_t> ByteSize(DType dtype, absl::Span<const int64_t> shape);
 
 // A tensor without its bytes.
@@ -51,8 +54,8 @@ struct TensorView {
   absl::Span<const std::byte> bytes;
 };
 
-// Text that a peer sent, fit for a message or a log line: control characters and bytes beyond ASCII escaped, cut after
-// `max_size` characters of it.
+// Text that a peer sent, fit for a message or a log line: control characters and bytes beyond ASCII
+// escaped, cut after `max_size` characters of it.
 std::string Printable(absl::string_view text, size_t max_size = 64);
 
 }  // namespace millrace

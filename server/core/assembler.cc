@@ -1,9 +1,9 @@
 #include "server/core/assembler.h"
 
+#include <absl/strings/str_cat.h>
+
 #include <algorithm>
 #include <utility>
-
-#include <absl/strings/str_cat.h>
 
 #include "server/core/errors.h"
 #include "server/core/status_macros.h"
@@ -13,7 +13,9 @@ namespace {
 
 constexpr uint64_t kMinGrowth = 2 << 20;
 
-uint64_t AlignUp(uint64_t offset) { return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment; }
+uint64_t AlignUp(uint64_t offset) {
+  return (offset + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
 
 }  // namespace
 
@@ -22,7 +24,8 @@ absl::StatusOr<uint64_t> Assembler::SlabSize(absl::Span<const TensorMeta> tensor
   for (const TensorMeta& tensor : tensors) {
     ASSIGN_OR_RETURN(const uint64_t size, ByteSize(tensor.dtype, tensor.shape));
     end = AlignUp(end) + size;  // Below 2^63 + 64 + 2^63: no overflow.
-    if (end > INT64_MAX) return absl::InvalidArgumentError("the tensors have more bytes than 63 bits count");
+    if (end > INT64_MAX)
+      return absl::InvalidArgumentError("the tensors have more bytes than 63 bits count");
   }
   return end;
 }
@@ -62,7 +65,8 @@ void Assembler::Commit(size_t size) {
 }
 
 absl::StatusOr<std::vector<Tensor>> Assembler::TakeTensors() {
-  if (!known_ || remaining() > 0) return absl::InternalError("tensors taken before they are complete");
+  if (!known_ || remaining() > 0)
+    return absl::InternalError("tensors taken before they are complete");
   const std::shared_ptr<Slab> slab = std::move(slab_);
   std::vector<Tensor> tensors;
   tensors.reserve(tensors_.size());

@@ -1,8 +1,8 @@
 #include "server/core/clock.h"
 
-#include <chrono>
-
 #include <absl/time/clock.h>
+
+#include <chrono>
 
 namespace millrace {
 namespace {

@@ -14,7 +14,8 @@ class Clock {
   virtual absl::Time Now() const = 0;
 };
 
-// The machine's monotonic clock, told as the time of day at the first call plus what has passed since.  Lives forever.
+// The machine's monotonic clock, told as the time of day at the first call plus what has passed
+// since.  Lives forever.
 const Clock& RealClock();
 
 }  // namespace millrace

@@ -1,10 +1,9 @@
 #include "server/core/engine.h"
 
-#include <algorithm>
-#include <exception>
-#include <utility>
-
 #include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <utility>
 
 #include "server/core/errors.h"
 #include "server/core/status_macros.h"
@@ -21,21 +20,23 @@ constexpr size_t kMaxParameterSize = 1024;
 
 absl::Status CheckLimits(const Declaration& declaration) {
   if (declaration.tensors.has_value() && declaration.tensors->size() > kMaxTensors) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(declaration.tensors->size(), " tensors were declared; at most ", kMaxTensors, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(declaration.tensors->size(),
+                                                   " tensors were declared; at most ", kMaxTensors,
+                                                   " are allowed"));
   }
   if (declaration.request_id.size() > kMaxRequestId) {
-    return absl::InvalidArgumentError(absl::StrCat("a request id of ", declaration.request_id.size(),
-                                                   " bytes; at most ", kMaxRequestId, " are allowed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("a request id of ", declaration.request_id.size(), " bytes; at most ",
+                     kMaxRequestId, " are allowed"));
   }
   if (declaration.parameters.size() > kMaxParameters) {
-    return absl::InvalidArgumentError(absl::StrCat(declaration.parameters.size(), " parameters; at most ",
-                                                   kMaxParameters, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        declaration.parameters.size(), " parameters; at most ", kMaxParameters, " are allowed"));
   }
   for (const auto& [key, value] : declaration.parameters) {
     if (key.size() > kMaxParameterSize || value.size() > kMaxParameterSize) {
-      return absl::InvalidArgumentError(absl::StrCat("parameter \"", Printable(key), "\" is longer than ",
-                                                     kMaxParameterSize, " bytes"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "parameter \"", Printable(key), "\" is longer than ", kMaxParameterSize, " bytes"));
     }
   }
   return absl::OkStatus();
@@ -43,7 +44,8 @@ absl::Status CheckLimits(const Declaration& declaration) {
 
 absl::Status CheckSize(uint64_t size, uint64_t limit) {
   if (size <= limit) return absl::OkStatus();
-  return TooLargeError(absl::StrCat("the request has ", size, " bytes, but this server takes at most ", limit,
+  return TooLargeError(absl::StrCat("the request has ", size,
+                                    " bytes, but this server takes at most ", limit,
                                     " (--max-request-bytes, --memory-limit)"));
 }
 
@@ -82,35 +84,36 @@ Call::Call(Engine& engine, absl::string_view way, OnDone on_done)
 Call::~Call() { engine_.Abandon(*this); }
 
 void Call::Admit(Declaration declaration, OnAdmitted on_admitted) {
-  if (absl::Status status = Declare(std::move(declaration)); !status.ok()) {
-    return engine_.Finish(*this, std::move(status));
-  }
-  engine_.Admit(*this, std::move(on_admitted));
+  absl::StatusOr<Plan> plan = MakePlan(declaration);
+  if (!plan.ok()) return engine_.Finish(*this, plan.status());
+  request_.parameters = std::move(declaration.parameters);
+  engine_.Admit(*this, *std::move(plan), std::move(on_admitted));
 }
 
-absl::Status Call::Declare(Declaration declaration) {
+absl::StatusOr<Call::Plan> Call::MakePlan(Declaration& declaration) const {
   const EngineOptions& options = engine_.options_;
-  ASSIGN_OR_RETURN(model_, engine_.registry_.Find(declaration.model, declaration.version));
+  Plan plan;
+  ASSIGN_OR_RETURN(plan.model, engine_.registry_.Find(declaration.model, declaration.version));
   RETURN_IF_ERROR(CheckLimits(declaration));
-  max_bytes_ = declaration.max_bytes == 0 ? options.max_request_bytes
-                                          : std::min(declaration.max_bytes, options.max_request_bytes);
-  promised_bytes_ = declaration.initial_bytes;
+  plan.max_bytes = declaration.max_bytes == 0
+                       ? options.max_request_bytes
+                       : std::min(declaration.max_bytes, options.max_request_bytes);
+  plan.promised_bytes = declaration.initial_bytes;
   if (declaration.tensors.has_value()) {
-    RETURN_IF_ERROR(CheckInputs(model_->spec(), *declaration.tensors));
-    ASSIGN_OR_RETURN(promised_bytes_, Assembler::SlabSize(*declaration.tensors));
+    RETURN_IF_ERROR(CheckInputs(plan.model->spec(), *declaration.tensors));
+    ASSIGN_OR_RETURN(plan.promised_bytes, Assembler::SlabSize(*declaration.tensors));
   }
-  RETURN_IF_ERROR(CheckSize(promised_bytes_, max_bytes_));
-  request_.id = std::move(declaration.request_id);
-  request_.parameters = std::move(declaration.parameters);
-  tensors_ = std::move(declaration.tensors);
-  return absl::OkStatus();
+  RETURN_IF_ERROR(CheckSize(plan.promised_bytes, plan.max_bytes));
+  plan.request_id = std::move(declaration.request_id);
+  plan.tensors = std::move(declaration.tensors);
+  return plan;
 }
 
 void Call::BecomeAdmitted(std::unique_ptr<Slab> slab) {
-  if (tensors_.has_value()) {
-    assembler_.emplace(std::move(slab), *std::move(tensors_));
+  if (plan_.tensors.has_value()) {
+    assembler_.emplace(std::move(slab), *std::move(plan_.tensors));
   } else {
-    assembler_.emplace(std::move(slab), max_bytes_);
+    assembler_.emplace(std::move(slab), plan_.max_bytes);
   }
   state_ = State::kReceiving;
   times_.admitted = window_start_ = engine_.clock_.Now();
@@ -149,8 +152,13 @@ Timing Call::timing() const {
           Between(times_.submitted, times_.started), Between(times_.started, times_.ended)};
 }
 
-Engine::Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe, const Clock& clock)
-    : options_(Completed(options, pool)), pool_(pool), registry_(registry), probe_(probe), clock_(clock) {
+Engine::Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe,
+               const Clock& clock)
+    : options_(Completed(options, pool)),
+      pool_(pool),
+      registry_(registry),
+      probe_(probe),
+      clock_(clock) {
   pool_.SetOnRelease([this] {
     if (waiting_count_.load() > 0) keeper_.NotifyOne();
   });
@@ -177,29 +185,31 @@ absl::StatusOr<std::shared_ptr<Call>> Engine::Open(absl::string_view way, Call::
   MutexLock lock(mu_);
   if (draining_) return absl::UnavailableError("the server is shutting down");
   if (open_ >= options_.max_calls) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the server has ", open_, " requests open, which is its limit; try again later"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the server has ", open_, " requests open, which is its limit; try again later"));
   }
   ++open_;
   calls_.insert(call.get());
   return call;
 }
 
-void Engine::Admit(Call& call, Call::OnAdmitted on_admitted) {
+void Engine::Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted) {
   std::unique_ptr<Slab> slab;
-  if (waiting_count_.load() == 0) slab = pool_.TryPromise(call.promised_bytes_);
+  if (waiting_count_.load() == 0) slab = pool_.TryPromise(plan.promised_bytes);
   absl::Status refused;
   {
     MutexLock lock(mu_);
     if (call.state_ != Call::State::kOpen) return;
+    call.plan_ = std::move(plan);
     call.times_.declared = clock_.Now();
     if (slab != nullptr) {
       call.BecomeAdmitted(std::move(slab));
     } else if (draining_) {
       refused = absl::UnavailableError("the server is shutting down");
     } else if (static_cast<int>(waiting_.size()) >= options_.max_waiting) {
-      refused = absl::ResourceExhaustedError(absl::StrCat("the server's memory (", pool_.limit(), " bytes) is in use and ",
-                                                          waiting_.size(), " requests wait for it; try again later"));
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("the server's memory (", pool_.limit(), " bytes) is in use and ",
+                       waiting_.size(), " requests wait for it; try again later"));
     } else {
       call.state_ = Call::State::kWaiting;
       call.on_admitted_ = std::move(on_admitted);
@@ -218,14 +228,15 @@ void Engine::Enqueue(CallPtr call) {
   {
     MutexLock lock(mu_);
     if (call->state_ != Call::State::kReceiving) return;
-    std::deque<CallPtr>& queue = queues_[call->model_];
+    std::deque<CallPtr>& queue = queues_[call->plan_.model];
     if (static_cast<int>(queue.size()) >= options_.max_queued) {
-      refused = absl::ResourceExhaustedError(absl::StrCat(queue.size(), " requests are queued for model \"",
-                                                          call->spec().name, "\", which is the limit; try again later"));
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat(queue.size(), " requests are queued for model \"", call->spec().name,
+                       "\", which is the limit; try again later"));
     } else {
       call->state_ = Call::State::kQueued;
       call->times_.submitted = clock_.Now();
-      if (queue.empty()) turns_.push_back(call->model_);
+      if (queue.empty()) turns_.push_back(call->plan_.model);
       queue.push_back(call);
     }
   }
@@ -263,11 +274,12 @@ absl::StatusOr<Response> Engine::Run(Call& call) {
   Outputs outputs(pool_);
   Request request = std::move(call.request_);
   try {
-    RETURN_IF_ERROR(call.model_->Run(request, outputs));
-  } catch (const std::exception&) {
+    RETURN_IF_ERROR(call.plan_.model->Run(request, outputs));
+  } catch (...) {
     return absl::InternalError(absl::StrCat("model \"", call.spec().name, "\" failed"));
   }
-  return Response{call.spec().name, call.spec().version, std::move(request.id), std::move(outputs).Take()};
+  return Response{call.spec().name, call.spec().version, call.plan_.request_id,
+                  std::move(outputs).Take()};
 }
 
 void Engine::Finish(Call& call, absl::StatusOr<Response> result) {
@@ -285,10 +297,15 @@ void Engine::Finish(Call& call, absl::StatusOr<Response> result) {
     calls_.erase(&call);
   }
   const Timing timing = call.timing();
-  const absl::string_view model = call.model_ == nullptr ? absl::string_view() : call.spec().name;
-  const absl::string_view version = call.model_ == nullptr ? absl::string_view() : call.spec().version;
-  const uint64_t received = call.assembler_.has_value() ? call.assembler_->received() : 0;
-  probe_.OnCallDone({call.way_, model, version, call.request_.id, received, result.status(), timing});
+  const ModelSpec* const spec = call.plan_.model == nullptr ? nullptr : &call.spec();
+  probe_.OnCallDone(
+      {.way = call.way_,
+       .model = spec == nullptr ? "" : spec->name,
+       .version = spec == nullptr ? "" : spec->version,
+       .request_id = call.plan_.request_id,
+       .bytes_received = call.assembler_.has_value() ? call.assembler_->received() : 0,
+       .status = result.status(),
+       .timing = timing});
   std::move(on_done)(std::move(result));
   MutexLock lock(mu_);
   --open_;
@@ -298,13 +315,15 @@ void Engine::Finish(Call& call, absl::StatusOr<Response> result) {
 Engine::CallPtr Engine::Unqueue(Call& call) {
   std::deque<CallPtr>* queue = nullptr;
   if (call.state_ == Call::State::kWaiting) queue = &waiting_;
-  if (call.state_ == Call::State::kQueued) queue = &queues_[call.model_];
+  if (call.state_ == Call::State::kQueued) queue = &queues_[call.plan_.model];
   if (queue == nullptr) return nullptr;
-  const auto it = std::find_if(queue->begin(), queue->end(), [&](const CallPtr& other) { return other.get() == &call; });
+  const auto it = std::find_if(queue->begin(), queue->end(),
+                               [&](const CallPtr& other) { return other.get() == &call; });
   CallPtr found = std::move(*it);
   queue->erase(it);
   if (call.state_ == Call::State::kWaiting) --waiting_count_;
-  if (call.state_ == Call::State::kQueued && queue->empty()) turns_.erase(std::find(turns_.begin(), turns_.end(), call.model_));
+  if (call.state_ == Call::State::kQueued && queue->empty())
+    turns_.erase(std::find(turns_.begin(), turns_.end(), call.plan_.model));
   return found;
 }
 
@@ -334,7 +353,11 @@ int Engine::open_calls() const {
 void Engine::Drain(absl::Duration timeout) {
   StopAdmitting();
   const absl::Status status = absl::UnavailableError("the server is shutting down");
-  EndWhere([](const Call& call) { return call.state_ == Call::State::kOpen || call.state_ == Call::State::kWaiting; }, status);
+  EndWhere(
+      [](const Call& call) {
+        return call.state_ == Call::State::kOpen || call.state_ == Call::State::kWaiting;
+      },
+      status);
   const absl::Time deadline = clock_.Now() + timeout;
   {
     MutexLock lock(mu_);
@@ -378,18 +401,22 @@ void Engine::EndOverdue() {
     for (Call* call : calls_) {
       absl::Status status = Overdue(*call, now);
       if (status.ok()) continue;
-      if (CallPtr alive = call->weak_from_this().lock()) overdue.emplace_back(std::move(alive), std::move(status));
+      if (CallPtr alive = call->weak_from_this().lock())
+        overdue.emplace_back(std::move(alive), std::move(status));
     }
   }
   for (auto& [call, status] : overdue) Finish(*call, std::move(status));
 }
 
 absl::Status Engine::Overdue(Call& call, absl::Time now) {
-  if (now >= call.deadline_) return absl::DeadlineExceededError("the request's deadline has passed");
-  if (call.state_ == Call::State::kWaiting && now >= call.times_.declared + options_.admission_timeout) {
-    return absl::ResourceExhaustedError(absl::StrCat("waited ", absl::FormatDuration(options_.admission_timeout),
-                                                     " for ", call.promised_bytes_, " bytes of the server's memory (",
-                                                     pool_.limit(), " bytes); try again later"));
+  if (now >= call.deadline_)
+    return absl::DeadlineExceededError("the request's deadline has passed");
+  if (call.state_ == Call::State::kWaiting &&
+      now >= call.times_.declared + options_.admission_timeout) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("waited ", absl::FormatDuration(options_.admission_timeout), " for ",
+                     call.plan_.promised_bytes, " bytes of the server's memory (", pool_.limit(),
+                     " bytes); try again later"));
   }
   const bool sending = call.state_ == Call::State::kOpen || call.state_ == Call::State::kReceiving;
   if (!sending || now < call.window_start_ + options_.stall_timeout) return absl::OkStatus();
@@ -402,8 +429,8 @@ absl::Status Engine::Overdue(Call& call, absl::Time now) {
                                            static_cast<double>(options_.min_bytes_per_second));
   if (received < least) {
     return absl::DeadlineExceededError(absl::StrCat("the client sent ", received, " bytes in ",
-                                                    absl::FormatDuration(options_.stall_timeout), "; at least ", least,
-                                                    " are expected"));
+                                                    absl::FormatDuration(options_.stall_timeout),
+                                                    "; at least ", least, " are expected"));
   }
   call.window_start_ = now;
   call.window_received_ += received;
@@ -418,7 +445,7 @@ void Engine::AdmitWaiting() {
       if (waiting_.empty()) return;
       call = waiting_.front();
     }
-    std::unique_ptr<Slab> slab = pool_.Promise(call->promised_bytes_);
+    std::unique_ptr<Slab> slab = pool_.Promise(call->plan_.promised_bytes);
     if (slab == nullptr) return;
     Call::OnAdmitted on_admitted;
     {

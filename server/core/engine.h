@@ -1,22 +1,14 @@
 // Admits requests, queues them, runs them on models, reports what it did.  Knows no protocol.
 //
-// A transport opens a Call for each request, declares what will arrive, fills the call's assembler once it is admitted,
-// and submits it:
+// A transport opens a Call for each request, declares what will arrive, fills the call's assembler
+// once it is admitted, and submits it:
 //
 //   Open ──► Admit ──(on_admitted)──► fill assembler ──► Submit ──► on_done
 //
-// on_done comes exactly once for every call that was opened, with the response or with an error, and may come at any
-// time after Open: when the call is refused, its deadline passes, its client sends too slowly, or the server ends.
+// on_done comes exactly once for every call that was opened, with the response or with an error,
+// and may come at any time after Open: when the call is refused, its deadline passes, its client
+// sends too slowly, or the server ends.
 #pragma once
-
-#include <atomic>
-#include <deque>
-#include <memory>
-#include <optional>
-#include <string>
-#include <absl/strings/string_view.h>
-#include <thread>
-#include <vector>
 
 #include <absl/base/thread_annotations.h>
 #include <absl/container/flat_hash_map.h>
@@ -24,7 +16,16 @@
 #include <absl/functional/any_invocable.h>
 #include <absl/functional/function_ref.h>
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 #include <absl/time/time.h>
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "server/core/assembler.h"
 #include "server/core/clock.h"
@@ -42,7 +43,8 @@ struct EngineOptions {
   // Requests that run at once; 0 for one a core.
   int threads = 0;
 
-  // Bytes of one request's tensors; larger ones are refused before a byte is read.  0: the arena's limit.
+  // Bytes of one request's tensors; larger ones are refused before a byte is read.  0: the arena's
+  // limit.
   uint64_t max_request_bytes = 0;
 
   // Calls that are open at once, from the first byte of a header to the answer.  More are refused.
@@ -55,7 +57,8 @@ struct EngineOptions {
   // Requests queued for one model.  More are refused.  Raising it trades waiting for refusals.
   int max_queued = 1024;
 
-  // A client must declare its request, and then send at least `min_bytes_per_second`, in every period of this length.
+  // A client must declare its request, and then send at least `min_bytes_per_second`, in every
+  // period of this length.
   absl::Duration stall_timeout = absl::Seconds(10);
   uint64_t min_bytes_per_second = 1024;
 
@@ -81,33 +84,37 @@ struct Declaration {
   // The tensors in the order of their bytes; or none, if they are told by the bytes themselves.
   std::optional<std::vector<TensorMeta>> tensors;
 
-  // With `tensors` absent: bytes to promise at the start, and the most that may come (0: max_request_bytes).
+  // With `tensors` absent: bytes to promise at the start, and the most that may come (0:
+  // max_request_bytes).
   uint64_t initial_bytes = 0;
   uint64_t max_bytes = 0;
 };
 
-// One request on its way through the engine.  Owned by its transport and, while it waits, is queued or runs, by the
-// engine: the last of them gives the memory back.  A transport that lets go of a call before Submit has cancelled it;
-// on_done is then not called.
+// One request on its way through the engine.  Owned by its transport and, while it waits, is queued
+// or runs, by the engine: the last of them gives the memory back.  A transport that lets go of a
+// call before Submit has cancelled it; on_done is then not called.
 //
-// Admit, assembler and Submit belong to one thread at a time, the transport's; the rest is thread-safe.
+// Admit, assembler and Submit belong to one thread at a time, the transport's; the rest is
+// thread-safe.
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  // From an engine thread, the transport's own or inside the method that caused it.  Must not block.
+  // From an engine thread, the transport's own or inside the method that caused it.  Must not
+  // block.
   using OnDone = absl::AnyInvocable<void(absl::StatusOr<Response>) &&>;
   using OnAdmitted = absl::AnyInvocable<void() &&>;
 
   ~Call();
 
-  // Checks the declaration against the model and the limits and promises the memory: `on_admitted` is called, perhaps
-  // before Admit returns, when there is room.  Or else on_done is called.  Call once.
+  // Checks the declaration against the model and the limits and promises the memory: `on_admitted`
+  // is called, perhaps before Admit returns, when there is room.  Or else on_done is called.  Call
+  // once.
   void Admit(Declaration declaration, OnAdmitted on_admitted);
 
   // Where the bytes go.  From on_admitted on, and until Submit.
   Assembler& assembler() { return *assembler_; }
 
   // The model, from on_admitted on.
-  const ModelSpec& spec() const { return model_->spec(); }
+  const ModelSpec& spec() const { return plan_.model->spec(); }
 
   // All bytes are here: queues the request.
   void Submit();
@@ -136,20 +143,30 @@ class Call : public std::enable_shared_from_this<Call> {
 
   Call(Engine& engine, absl::string_view way, OnDone on_done);
 
-  absl::Status Declare(Declaration declaration);
+  // What a declaration comes to.
+  struct Plan {
+    Model* model = nullptr;
+    std::string request_id;
+    std::optional<std::vector<TensorMeta>> tensors;  // until they are the assembler's
+    uint64_t promised_bytes = 0;                     // to ask of the arena
+    uint64_t max_bytes = 0;                          // for undeclared tensors
+  };
+
+  // Checks the declaration, and takes its texts and tensors.
+  absl::StatusOr<Plan> MakePlan(Declaration& declaration) const;
   void BecomeAdmitted(std::unique_ptr<Slab> slab);
 
   Engine& engine_;
   const absl::string_view way_;
 
   // The transport's until Submit, then the engine thread's that runs the call.
-  Model* model_ = nullptr;
   Request request_;
-  std::optional<std::vector<TensorMeta>> tensors_;
-  uint64_t promised_bytes_ = 0;  // to ask of the arena
-  uint64_t max_bytes_ = 0;       // for undeclared tensors
 
-  // Set once, under the engine's lock; then the transport's to fill and any thread's to ask received() of.
+  // Set once, under the engine's lock, by Admit.
+  Plan plan_;
+
+  // Set once, under the engine's lock; then the transport's to fill and any thread's to ask
+  // received() of.
   std::optional<Assembler> assembler_;
 
   // Under the engine's lock.
@@ -158,8 +175,8 @@ class Call : public std::enable_shared_from_this<Call> {
   OnAdmitted on_admitted_;
   Times times_;
   absl::Time deadline_;
-  absl::Time window_start_;        // of the stall check
-  uint64_t window_received_ = 0;   // bytes at that time
+  absl::Time window_start_;       // of the stall check
+  uint64_t window_received_ = 0;  // bytes at that time
 };
 
 // Thread-safe.
@@ -172,15 +189,17 @@ class Engine {
   // Drains without waiting.  Requires that no transport opens, submits or cancels calls any more.
   ~Engine();
 
-  // Opens a call.  `way` names how it came, for reports, and lives forever.  RESOURCE_EXHAUSTED at max_calls,
-  // UNAVAILABLE while draining; `on_done` is then not called.
+  // Opens a call.  `way` names how it came, for reports, and lives forever.  RESOURCE_EXHAUSTED at
+  // max_calls, UNAVAILABLE while draining; `on_done` is then not called.
   absl::StatusOr<std::shared_ptr<Call>> Open(absl::string_view way, Call::OnDone on_done);
 
-  // Refuses new calls and those that wait for room, lets those that were admitted finish, and ends with UNAVAILABLE
-  // what is left after `timeout`.  Returns when every on_done has returned.  Idempotent.
+  // Refuses new calls and those that wait for room, lets those that were admitted finish, and ends
+  // with UNAVAILABLE what is left after `timeout`.  Returns when every on_done has returned.
+  // Idempotent.
   void Drain(absl::Duration timeout);
 
-  // Refuses new calls from now on; the first step of Drain(), for a server that tells the world before it waits.
+  // Refuses new calls from now on; the first step of Drain(), for a server that tells the world
+  // before it waits.
   void StopAdmitting();
 
   // False from StopAdmitting() or Drain() on.
@@ -198,7 +217,7 @@ class Engine {
   using CallPtr = std::shared_ptr<Call>;
 
   // The steps of a call; Call's methods lead here.
-  void Admit(Call& call, Call::OnAdmitted on_admitted);
+  void Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted);
   void Enqueue(CallPtr call);
   void Finish(Call& call, absl::StatusOr<Response> result);
   void Abandon(Call& call);
@@ -236,7 +255,8 @@ class Engine {
   absl::flat_hash_set<Call*> calls_ ABSL_GUARDED_BY(mu_);
   std::deque<CallPtr> waiting_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<const Model*, std::deque<CallPtr>> queues_ ABSL_GUARDED_BY(mu_);
-  std::deque<const Model*> turns_ ABSL_GUARDED_BY(mu_);  // models with queued calls; the first runs next
+  std::deque<const Model*> turns_
+      ABSL_GUARDED_BY(mu_);  // models with queued calls; the first runs next
 
   // Calls in waiting_, to be read without the lock by whoever returns memory.
   std::atomic<int> waiting_count_ = 0;

@@ -6,7 +6,8 @@
 
 namespace millrace {
 
-// RESOURCE_EXHAUSTED because the request is larger than a limit: sending it again later will not help.
+// RESOURCE_EXHAUSTED because the request is larger than a limit: sending it again later will not
+// help.
 absl::Status TooLargeError(absl::string_view message);
 
 // True for what TooLargeError made.

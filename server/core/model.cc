@@ -1,11 +1,11 @@
 #include "server/core/model.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <new>
-
-#include <absl/strings/str_cat.h>
-#include <absl/strings/str_join.h>
 
 #include "server/core/assembler.h"
 #include "server/core/status_macros.h"
@@ -13,10 +13,13 @@
 namespace millrace {
 namespace {
 
-// Outputs up to this size have memory of their own: a scalar needs no slab, and no room in the arena.
+// Outputs up to this size have memory of their own: a scalar needs no slab, and no room in the
+// arena.
 constexpr uint64_t kSmallOutput = 64 << 10;
 
-std::string Describe(const TensorSpec& spec) { return ToString(TensorMeta{spec.name, spec.dtype, spec.shape}); }
+std::string Describe(const TensorSpec& spec) {
+  return ToString(TensorMeta{spec.name, spec.dtype, spec.shape});
+}
 
 std::string Expected(const ModelSpec& spec) {
   return absl::StrJoin(spec.inputs, ", ", [](std::string* out, const TensorSpec& input) {
@@ -30,25 +33,29 @@ bool IsOneElement(const Shape& shape) {
 
 bool ShapeFits(const TensorSpec& spec, const Shape& shape) {
   if (spec.scalar_broadcasts && IsOneElement(shape)) return true;
-  return std::equal(spec.shape.begin(), spec.shape.end(), shape.begin(), shape.end(),
-                    [](int64_t expected, int64_t size) { return expected == kAnySize || expected == size; });
+  return std::equal(
+      spec.shape.begin(), spec.shape.end(), shape.begin(), shape.end(),
+      [](int64_t expected, int64_t size) { return expected == kAnySize || expected == size; });
 }
 
 absl::Status CheckInput(const ModelSpec& model, const TensorMeta& tensor) {
-  const auto spec = std::find_if(model.inputs.begin(), model.inputs.end(),
-                                 [&](const TensorSpec& input) { return input.name == tensor.name; });
+  const auto spec =
+      std::find_if(model.inputs.begin(), model.inputs.end(),
+                   [&](const TensorSpec& input) { return input.name == tensor.name; });
   if (spec == model.inputs.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("model \"", model.name, "\" has no input \"", Printable(tensor.name),
-                                                   "\"; it takes ", Expected(model)));
+    return absl::InvalidArgumentError(absl::StrCat("model \"", model.name, "\" has no input \"",
+                                                   Printable(tensor.name), "\"; it takes ",
+                                                   Expected(model)));
   }
   if (spec->dtype != tensor.dtype) {
-    return absl::InvalidArgumentError(absl::StrCat("input \"", spec->name, "\" of model \"", model.name, "\" is ",
-                                                   Name(spec->dtype), ", but ", Name(tensor.dtype), " was sent"));
+    return absl::InvalidArgumentError(absl::StrCat("input \"", spec->name, "\" of model \"",
+                                                   model.name, "\" is ", Name(spec->dtype),
+                                                   ", but ", Name(tensor.dtype), " was sent"));
   }
   if (!ShapeFits(*spec, tensor.shape)) {
-    return absl::InvalidArgumentError(absl::StrCat("input \"", spec->name, "\" of model \"", model.name,
-                                                   "\" has the shape ", ToString(spec->shape), " (-1 is any size), but ",
-                                                   ToString(tensor.shape), " was sent"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "input \"", spec->name, "\" of model \"", model.name, "\" has the shape ",
+        ToString(spec->shape), " (-1 is any size), but ", ToString(tensor.shape), " was sent"));
   }
   return absl::OkStatus();
 }
@@ -59,7 +66,8 @@ absl::Status CheckNamesDiffer(absl::Span<const TensorMeta> tensors) {
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice == names.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("tensor \"", Printable(*twice), "\" is sent twice"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor \"", Printable(*twice), "\" is sent twice"));
 }
 
 }  // namespace
@@ -71,14 +79,13 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
   if (size <= kSmallOutput) {
     const std::align_val_t alignment{kTensorAlignment};
     data = static_cast<std::byte*>(operator new(std::max<uint64_t>(size, 1), alignment));
-    owner = std::shared_ptr<const void>(data, [](const void* p) {
-      operator delete(const_cast<void*>(p), alignment);
-    });
+    owner = std::shared_ptr<const void>(
+        data, [](const void* p) { operator delete(const_cast<void*>(p), alignment); });
   } else {
     std::shared_ptr<Slab> slab = pool_.Promise(size);
     if (slab == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no room in the server's memory for an output of ", size,
-                                                       " bytes; try again later"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "no room in the server's memory for an output of ", size, " bytes; try again later"));
     }
     RETURN_IF_ERROR(slab->Map());
     data = slab->data();
@@ -91,8 +98,9 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
 absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors) {
   if (spec.any_tensors) return CheckNamesDiffer(tensors);
   if (tensors.size() != spec.inputs.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("model \"", spec.name, "\" takes ", spec.inputs.size(), " tensors (",
-                                                   Expected(spec), "), but ", tensors.size(), " were sent"));
+    return absl::InvalidArgumentError(absl::StrCat("model \"", spec.name, "\" takes ",
+                                                   spec.inputs.size(), " tensors (", Expected(spec),
+                                                   "), but ", tensors.size(), " were sent"));
   }
   if (tensors.size() == 1 && tensors[0].name.empty()) tensors[0].name = spec.inputs[0].name;
   for (const TensorMeta& tensor : tensors) RETURN_IF_ERROR(CheckInput(spec, tensor));
@@ -102,8 +110,9 @@ absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors
 absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t size) {
   if (spec.any_tensors) return TensorMeta{"", DType::kUint8, {static_cast<int64_t>(size)}};
   if (spec.inputs.size() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat("model \"", spec.name, "\" takes ", spec.inputs.size(), " tensors (",
-                                                   Expected(spec), "); send them as JSON or over gRPC"));
+    return absl::InvalidArgumentError(absl::StrCat("model \"", spec.name, "\" takes ",
+                                                   spec.inputs.size(), " tensors (", Expected(spec),
+                                                   "); send them as JSON or over gRPC"));
   }
   const TensorSpec& input = spec.inputs[0];
   const uint64_t element = ElementSize(input.dtype);
@@ -122,7 +131,8 @@ absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t siz
   const absl::StatusOr<uint64_t> expected = ByteSize(meta.dtype, meta.shape);
   if (expected.ok() && *expected == size) return meta;
   return absl::InvalidArgumentError(absl::StrCat(
-      size, " bytes are no whole ", ToString(TensorMeta{input.name, input.dtype, bare_shape}), " (-1 is any size); say what they are, as in ?shape=3000,2500&dtype=float32"));
+      size, " bytes are no whole ", ToString(TensorMeta{input.name, input.dtype, bare_shape}),
+      " (-1 is any size); say what they are, as in ?shape=3000,2500&dtype=float32"));
 }
 
 }  // namespace millrace

@@ -1,13 +1,13 @@
 // What runs on tensors.
 #pragma once
 
-#include <string>
-#include <utility>
-#include <vector>
-
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
+
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "proto/wire/tensor.h"
 #include "server/core/slab_pool.h"
@@ -24,8 +24,8 @@ struct TensorSpec {
   // True if one element, of any rank, may stand for the whole tensor.
   bool scalar_broadcasts = false;
 
-  // The shape that bytes are given which come without one, such as a plain HTTP POST: at most one kAnySize, which
-  // follows from the number of bytes.  Empty: `shape`.
+  // The shape that bytes are given which come without one, such as a plain HTTP POST: at most one
+  // kAnySize, which follows from the number of bytes.  Empty: `shape`.
   Shape bare_shape = {};
 };
 
@@ -44,7 +44,6 @@ using Parameters = std::vector<std::pair<std::string, std::string>>;
 
 // A request with all its bytes.
 struct Request {
-  std::string id;
   Parameters parameters;
   std::vector<Tensor> inputs;  // in the order of the spec's inputs; as sent where any_tensors
 };
@@ -54,8 +53,8 @@ class Outputs {
  public:
   explicit Outputs(SlabPool& pool) : pool_(pool) {}  // The pool must outlive it.
 
-  // Adds an output and returns its memory, 64-byte aligned, to be filled before Run() returns.  RESOURCE_EXHAUSTED when the
-  // arena has not the room.
+  // Adds an output and returns its memory, 64-byte aligned, to be filled before Run() returns.
+  // RESOURCE_EXHAUSTED when the arena has not the room.
   absl::StatusOr<absl::Span<std::byte>> Add(TensorMeta meta);
 
   // Adds a tensor that exists, without copying it.
@@ -68,8 +67,8 @@ class Outputs {
   std::vector<Tensor> tensors_;
 };
 
-// The engine promises: inputs fit spec(); Run() is called from its own threads, from several at once; the model outlives
-// every Run().
+// The engine promises: inputs fit spec(); Run() is called from its own threads, from several at
+// once; the model outlives every Run().
 class Model {
  public:
   virtual ~Model() = default;
@@ -77,8 +76,9 @@ class Model {
   // Constant.
   virtual const ModelSpec& spec() const = 0;
 
-  // Computes the outputs of one request, in the order of the spec's.  An error or an exception fails this request only; the client
-  // sees an error's code and text, and of an exception that there was one.
+  // Computes the outputs of one request, in the order of the spec's.  An error or an exception
+  // fails this request only; the client sees an error's code and text, and of an exception that
+  // there was one.
   virtual absl::Status Run(const Request& request, Outputs& outputs) = 0;
 };
 
@@ -87,9 +87,9 @@ class Model {
 // INVALID_ARGUMENT says what was expected and what came.
 absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors);
 
-// Type and shape for `size` bytes that came without either: the model's single input with its bare shape, or one element if the
-// size says so and it broadcasts; uint8[size] for a model that takes any tensors.  INVALID_ARGUMENT when the model has several inputs or the size
-// does not fit.
+// Type and shape for `size` bytes that came without either: the model's single input with its bare
+// shape, or one element if the size says so and it broadcasts; uint8[size] for a model that takes
+// any tensors.  INVALID_ARGUMENT when the model has several inputs or the size does not fit.
 absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t size);
 
 }  // namespace millrace

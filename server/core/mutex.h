@@ -1,14 +1,14 @@
 // std::mutex with the annotations that clang's -Wthread-safety checks.
 //
-// Not absl::Mutex: distributions build Abseil without ThreadSanitizer, which then does not see that its locks order
-// anything.
+// Not absl::Mutex: distributions build Abseil without ThreadSanitizer, which then does not see that
+// its locks order anything.
 #pragma once
-
-#include <condition_variable>
-#include <mutex>
 
 #include <absl/base/thread_annotations.h>
 #include <absl/time/time.h>
+
+#include <condition_variable>
+#include <mutex>
 
 namespace millrace {
 

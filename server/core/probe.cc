@@ -5,9 +5,10 @@
 namespace millrace {
 
 std::string ServerTiming(const Timing& timing) {
-  return absl::StrFormat("admit;dur=%.3f, receive;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f",
-                         absl::ToDoubleMilliseconds(timing.admit), absl::ToDoubleMilliseconds(timing.receive),
-                         absl::ToDoubleMilliseconds(timing.queue), absl::ToDoubleMilliseconds(timing.compute));
+  return absl::StrFormat(
+      "admit;dur=%.3f, receive;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f",
+      absl::ToDoubleMilliseconds(timing.admit), absl::ToDoubleMilliseconds(timing.receive),
+      absl::ToDoubleMilliseconds(timing.queue), absl::ToDoubleMilliseconds(timing.compute));
 }
 
 }  // namespace millrace

@@ -1,11 +1,11 @@
 // What the engine tells about its work: the seam between it and logs, metrics and tests.
 #pragma once
 
-#include <string>
-#include <absl/strings/string_view.h>
-
 #include <absl/status/status.h>
+#include <absl/strings/string_view.h>
 #include <absl/time/time.h>
+
+#include <string>
 
 namespace millrace {
 
@@ -17,8 +17,8 @@ struct Timing {
   absl::Duration compute;  // in the model
 };
 
-// "admit;dur=0.000, receive;dur=5.210, queue;dur=0.012, compute;dur=0.480": milliseconds, as HTTP's Server-Timing has it
-// (https://www.w3.org/TR/server-timing/).
+// "admit;dur=0.000, receive;dur=5.210, queue;dur=0.012, compute;dur=0.480": milliseconds, as HTTP's
+// Server-Timing has it (https://www.w3.org/TR/server-timing/).
 std::string ServerTiming(const Timing& timing);
 
 // One call that has ended.

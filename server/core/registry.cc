@@ -1,18 +1,19 @@
 #include "server/core/registry.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
 #include <algorithm>
 #include <tuple>
 #include <utility>
-
-#include <absl/strings/str_cat.h>
-#include <absl/strings/str_join.h>
 
 namespace millrace {
 namespace {
 
 // Orders versions so that 10 comes after 9.
 bool VersionLess(const std::string& a, const std::string& b) {
-  return std::make_tuple(a.size(), absl::string_view(a)) < std::make_tuple(b.size(), absl::string_view(b));
+  return std::make_tuple(a.size(), absl::string_view(a)) <
+         std::make_tuple(b.size(), absl::string_view(b));
 }
 
 bool Less(const ModelSpec& a, const ModelSpec& b) {
@@ -26,7 +27,8 @@ absl::Status Registry::Add(std::unique_ptr<Model> model) {
   const ModelSpec& spec = model->spec();
   for (const auto& other : models_) {
     if (other->spec().name == spec.name && other->spec().version == spec.version) {
-      return absl::AlreadyExistsError(absl::StrCat("model \"", spec.name, "\" version ", spec.version, " is there twice"));
+      return absl::AlreadyExistsError(
+          absl::StrCat("model \"", spec.name, "\" version ", spec.version, " is there twice"));
     }
   }
   models_.push_back(std::move(model));
@@ -42,18 +44,21 @@ absl::StatusOr<Model*> Registry::Find(absl::string_view name, absl::string_view 
     if (found == nullptr || VersionLess(found->spec().version, spec.version)) found = model.get();
   }
   if (found != nullptr) return found;
-  const std::string served = absl::StrJoin(List(), ", ", [](std::string* out, const ModelSpec* spec) {
-    absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
-  });
-  return absl::NotFoundError(absl::StrCat("no model \"", Printable(name), "\"",
-                                          version.empty() ? "" : absl::StrCat(" of version \"", Printable(version), "\""),
-                                          "; served here: ", served.empty() ? "none" : served));
+  const std::string served =
+      absl::StrJoin(List(), ", ", [](std::string* out, const ModelSpec* spec) {
+        absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
+      });
+  return absl::NotFoundError(
+      absl::StrCat("no model \"", Printable(name), "\"",
+                   version.empty() ? "" : absl::StrCat(" of version \"", Printable(version), "\""),
+                   "; served here: ", served.empty() ? "none" : served));
 }
 
 std::vector<const ModelSpec*> Registry::List() const {
   std::vector<const ModelSpec*> specs;
   for (const auto& model : models_) specs.push_back(&model->spec());
-  std::sort(specs.begin(), specs.end(), [](const ModelSpec* a, const ModelSpec* b) { return Less(*a, *b); });
+  std::sort(specs.begin(), specs.end(),
+            [](const ModelSpec* a, const ModelSpec* b) { return Less(*a, *b); });
   return specs;
 }
 

@@ -1,11 +1,11 @@
 // Name and version to model.
 #pragma once
 
-#include <memory>
-#include <absl/strings/string_view.h>
-#include <vector>
-
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+
+#include <memory>
+#include <vector>
 
 #include "server/core/model.h"
 
@@ -17,8 +17,8 @@ class Registry {
   // ALREADY_EXISTS for a second model of the same name and version.
   absl::Status Add(std::unique_ptr<Model> model);
 
-  // An empty name is the default model, the first that was added; an empty version the latest, which is the longest and
-  // then the largest as text.  NOT_FOUND lists what there is.
+  // An empty name is the default model, the first that was added; an empty version the latest,
+  // which is the longest and then the largest as text.  NOT_FOUND lists what there is.
   absl::StatusOr<Model*> Find(absl::string_view name, absl::string_view version) const;
 
   // By name and version.

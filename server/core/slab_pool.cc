@@ -1,5 +1,6 @@
 #include "server/core/slab_pool.h"
 
+#include <absl/strings/str_cat.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,8 +9,6 @@
 #include <algorithm>
 #include <utility>
 #include <vector>
-
-#include <absl/strings/str_cat.h>
 
 namespace millrace {
 namespace {
@@ -21,7 +20,8 @@ constexpr uint64_t kHugePage = 2 << 20;
 constexpr uint64_t kMaxSlack = 4;
 constexpr uint64_t kSmall = 1 << 20;
 
-// Giving memory up takes up to a millisecond a megabyte; larger slabs are given up in steps of this.
+// Giving memory up takes up to a millisecond a megabyte; larger slabs are given up in steps of
+// this.
 constexpr uint64_t kGiveUpStep = 64 << 20;
 
 uint64_t RoundUp(uint64_t size, uint64_t unit) { return (size + unit - 1) / unit * unit; }
@@ -35,10 +35,12 @@ absl::Status SystemError(absl::string_view what) {
   return absl::ResourceExhaustedError(absl::StrCat(what, ": ", strerror(errno)));
 }
 
-// Address space at a multiple of kHugePage, so that the kernel may back it with huge pages; null on failure.
+// Address space at a multiple of kHugePage, so that the kernel may back it with huge pages; null on
+// failure.
 void* ReserveAligned(uint64_t size) {
   const uint64_t span = size + kHugePage;
-  void* const reserved = mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const reserved =
+      mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return nullptr;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(reserved);
   const uintptr_t start = RoundUp(begin, kHugePage);
@@ -49,7 +51,8 @@ void* ReserveAligned(uint64_t size) {
 
 // Makes the memfd and its mapping larger.  The pages that were mapped stay mapped.
 absl::Status Extend(SlabMapping& mapping, uint64_t size) {
-  if (ftruncate(mapping.fd, static_cast<off_t>(size)) != 0) return SystemError("no memory for the tensor");
+  if (ftruncate(mapping.fd, static_cast<off_t>(size)) != 0)
+    return SystemError("no memory for the tensor");
   void* const target = ReserveAligned(size);
   if (target == nullptr) return SystemError("no address space for the tensor");
   void* const data =
@@ -131,7 +134,8 @@ std::unique_ptr<Slab> SlabPool::Promise(uint64_t size) {
 void SlabPool::Trim() {
   MutexLock lock(mu_);
   const auto oldest = OldestIdle();
-  if (oldest == idle_.end() || oldest->second.idle_since >= clock_.Now() - options_.trim_after) return;
+  if (oldest == idle_.end() || oldest->second.idle_since >= clock_.Now() - options_.trim_after)
+    return;
   GiveUp(oldest, kGiveUpStep);
 }
 
@@ -168,10 +172,11 @@ absl::Status SlabPool::GrowSlab(Slab& slab, uint64_t size) {
       }
     }
     if (Reclaim(more)) continue;
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the server's memory (", options_.limit, " bytes) is in use; try again later"));
+    return absl::ResourceExhaustedError(absl::StrCat("the server's memory (", options_.limit,
+                                                     " bytes) is in use; try again later"));
   }
-  const absl::Status status = slab.mapping_.data == nullptr ? absl::OkStatus() : Extend(slab.mapping_, size);
+  const absl::Status status =
+      slab.mapping_.data == nullptr ? absl::OkStatus() : Extend(slab.mapping_, size);
   if (status.ok()) {
     slab.size_ = size;
   } else {
@@ -242,7 +247,9 @@ SlabPool::Idle::iterator SlabPool::OldestIdle() {
   });
 }
 
-bool SlabPool::HasRoom(uint64_t size) const { return promised_bytes_ + idle_bytes_ + size <= options_.limit; }
+bool SlabPool::HasRoom(uint64_t size) const {
+  return promised_bytes_ + idle_bytes_ + size <= options_.limit;
+}
 
 void SlabPool::AddPromised(uint64_t size) {
   promised_bytes_ += size;

@@ -1,12 +1,19 @@
 // The arena: memory for tensors, under one byte budget.
 //
-// A slab is a contiguous, page-aligned piece of memory that is lent to one request and then used again.  Its pages come
-// from a memfd, so that another process can map them.  They stay mapped from one request to the next, because mapping
-// and touching 30 MB costs three times what receiving them does.
+// A slab is a contiguous, page-aligned piece of memory that is lent to one request and then used
+// again.  Its pages come from a memfd, so that another process can map them.  They stay mapped from
+// one request to the next, because mapping and touching 30 MB costs three times what receiving them
+// does.
 //
-// Bytes are promised before they are taken: a Slab is first a claim on the budget, and the memory behind it is mapped
-// when the first byte arrives and committed by the kernel page by page as bytes are written.
+// Bytes are promised before they are taken: a Slab is first a claim on the budget, and the memory
+// behind it is mapped when the first byte arrives and committed by the kernel page by page as bytes
+// are written.
 #pragma once
+
+#include <absl/base/thread_annotations.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+#include <absl/types/span.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -15,11 +22,6 @@
 #include <memory>
 #include <utility>
 #include <vector>
-
-#include <absl/base/thread_annotations.h>
-#include <absl/status/statusor.h>
-#include <absl/time/time.h>
-#include <absl/types/span.h>
 
 #include "server/core/clock.h"
 #include "server/core/mutex.h"
@@ -44,8 +46,8 @@ struct SlabMapping {
   absl::Time idle_since;
 };
 
-// A promise of bytes and, from Map() on, the bytes.  Not thread-safe; the memory may be read by any number of threads.
-// Gives everything back to its pool when it is destroyed, on any thread.
+// A promise of bytes and, from Map() on, the bytes.  Not thread-safe; the memory may be read by any
+// number of threads. Gives everything back to its pool when it is destroyed, on any thread.
 class Slab {
  public:
   ~Slab();
@@ -56,16 +58,18 @@ class Slab {
   uint64_t size() const { return size_; }
   bool mapped() const { return mapping_.data != nullptr && mapping_.size >= size_; }
 
-  // Maps the memory; nothing if it is mapped.  RESOURCE_EXHAUSTED when the machine has no descriptor or address space
-  // for it.
+  // Maps the memory; nothing if it is mapped.  RESOURCE_EXHAUSTED when the machine has no
+  // descriptor or address space for it.
   absl::Status Map();
 
-  // The start of the memory, page-aligned, for writing.  Requires mapped().  What it held before is unspecified.
+  // The start of the memory, page-aligned, for writing.  Requires mapped().  What it held before is
+  // unspecified.
   std::byte* data() { return mapping_.data; }
   const std::byte* data() const { return mapping_.data; }
 
-  // Makes the promise, and the memory if mapped, at least `size` bytes; contents stay, data() may move.  May give up idle
-  // memory, as SlabPool::Promise().  RESOURCE_EXHAUSTED when the budget has not the room; the slab is then as it was.
+  // Makes the promise, and the memory if mapped, at least `size` bytes; contents stay, data() may
+  // move.  May give up idle memory, as SlabPool::Promise().  RESOURCE_EXHAUSTED when the budget has
+  // not the room; the slab is then as it was.
   absl::Status Grow(uint64_t size);
 
   // The memfd behind the memory, owned by the slab.  Requires mapped().
@@ -73,7 +77,8 @@ class Slab {
 
  private:
   friend class SlabPool;
-  Slab(SlabPool& pool, uint64_t size, SlabMapping mapping) : pool_(pool), size_(size), mapping_(mapping) {}
+  Slab(SlabPool& pool, uint64_t size, SlabMapping mapping)
+      : pool_(pool), size_(size), mapping_(mapping) {}
 
   SlabPool& pool_;
   uint64_t size_;
@@ -92,19 +97,19 @@ class SlabPool {
   explicit SlabPool(SlabPoolOptions options, const Clock& clock = RealClock());
   ~SlabPool();
 
-  // Promises at least `size` bytes; null when there is no room beside what is promised and idle now.  Never blocks for
-  // long.
+  // Promises at least `size` bytes; null when there is no room beside what is promised and idle
+  // now.  Never blocks for long.
   std::unique_ptr<Slab> TryPromise(uint64_t size);
 
-  // The same, but gives up idle memory if the budget needs it, which takes up to a millisecond a megabyte; null when even
-  // that does not make room.
+  // The same, but gives up idle memory if the budget needs it, which takes up to a millisecond a
+  // megabyte; null when even that does not make room.
   std::unique_ptr<Slab> Promise(uint64_t size);
 
   // Gives up some of what has been idle for longer than `trim_after`; to be called again and again.
   void Trim();
 
-  // `on_release` is called after every return of bytes, on the thread that returned them; it must not block and must
-  // not call the pool.  Call once, before the first promise.
+  // `on_release` is called after every return of bytes, on the thread that returned them; it must
+  // not block and must not call the pool.  Call once, before the first promise.
   void SetOnRelease(std::function<void()> on_release) { on_release_ = std::move(on_release); }
 
   uint64_t limit() const { return options_.limit; }
@@ -121,12 +126,12 @@ class SlabPool {
   // Gives up idle memory until `size` more bytes have room; false when there is not enough.
   bool Reclaim(uint64_t size);
 
-  // Gives up the idle mapping, or about `size` bytes of it if it is much larger.  Unlocks meanwhile: what is being given
-  // up still counts as idle, but cannot be claimed.
+  // Gives up the idle mapping, or about `size` bytes of it if it is much larger.  Unlocks
+  // meanwhile: what is being given up still counts as idle, but cannot be claimed.
   void GiveUp(Idle::iterator it, uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // The smallest idle mapping that fits without much waste, or else one that needs no more than to be doubled; data is
-  // null if there is none for which the limit has room.
+  // The smallest idle mapping that fits without much waste, or else one that needs no more than to
+  // be doubled; data is null if there is none for which the limit has room.
   SlabMapping ClaimIdle(uint64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   SlabMapping TakeIdle(Idle::iterator it) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Idle::iterator OldestIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

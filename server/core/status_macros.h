@@ -1,13 +1,13 @@
 // RETURN_IF_ERROR and ASSIGN_OR_RETURN for absl::Status and absl::StatusOr.
 #pragma once
 
-#include <utility>
-
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
-#define RETURN_IF_ERROR(expr)                                        \
-  do {                                                               \
+#include <utility>
+
+#define RETURN_IF_ERROR(expr)                                         \
+  do {                                                                \
     if (absl::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)
 

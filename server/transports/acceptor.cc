@@ -1,14 +1,15 @@
 #include "server/transports/acceptor.h"
 
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/strip.h>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
 
-#include <absl/strings/match.h>
-#include <absl/strings/numbers.h>
-#include <absl/strings/str_cat.h>
-#include <absl/strings/strip.h>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -20,7 +21,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <spdlog/spdlog.h>
 
 #include "server/core/status_macros.h"
 
@@ -51,7 +51,8 @@ absl::Status CannotListen(absl::string_view bind, absl::string_view why) {
 
 absl::StatusOr<Endpoint> ParseTcp(absl::string_view bind) {
   const size_t colon = bind.rfind(':');
-  if (colon == absl::string_view::npos) return CannotListen(bind, "it is neither HOST:PORT nor unix:PATH");
+  if (colon == absl::string_view::npos)
+    return CannotListen(bind, "it is neither HOST:PORT nor unix:PATH");
   absl::string_view host = bind.substr(0, colon);
   int port = -1;
   if (!absl::SimpleAtoi(bind.substr(colon + 1), &port) || port < 0 || port > 65535) {
@@ -61,12 +62,14 @@ absl::StatusOr<Endpoint> ParseTcp(absl::string_view bind) {
   error_code error;
   asio::io_context resolving;
   asio::ip::tcp::resolver resolver(resolving);
-  const auto found = resolver.resolve(host.empty() ? "0.0.0.0" : std::string(host), std::to_string(port), error);
+  const auto found =
+      resolver.resolve(host.empty() ? "0.0.0.0" : std::string(host), std::to_string(port), error);
   if (error || found.empty()) return CannotListen(bind, "the host is unknown");
   return Endpoint(found.begin()->endpoint());
 }
 
-// Removes the socket of a server that is no more; a socket that answers stays, and binding will fail.
+// Removes the socket of a server that is no more; a socket that answers stays, and binding will
+// fail.
 void RemoveStaleSocket(asio::io_context& io, const std::string& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
@@ -78,7 +81,8 @@ void RemoveStaleSocket(asio::io_context& io, const std::string& path) {
 
 std::string ToString(const asio::ip::tcp::endpoint& endpoint) {
   asio::ip::address address = endpoint.address();
-  if (address.is_v6() && address.to_v6().is_v4_mapped()) address = make_address_v4(asio::ip::v4_mapped, address.to_v6());
+  if (address.is_v6() && address.to_v6().is_v4_mapped())
+    address = make_address_v4(asio::ip::v4_mapped, address.to_v6());
   return address.is_v6() ? absl::StrCat("[", address.to_string(), "]:", endpoint.port())
                          : absl::StrCat(address.to_string(), ":", endpoint.port());
 }
@@ -115,17 +119,21 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
   error_code Open(const Endpoint& endpoint) {
     error_code error;
     socket_.open(endpoint.protocol(), error);
-    if (!error && unix_path_.empty()) socket_.set_option(asio::socket_base::reuse_address(true), error);
+    if (!error && unix_path_.empty())
+      socket_.set_option(asio::socket_base::reuse_address(true), error);
     if (!error) socket_.bind(endpoint, error);
     if (!error) socket_.listen(asio::socket_base::max_listen_connections, error);
     bound_ = !error;
     return error;
   }
 
-  std::string address() const { return unix_path_.empty() ? ToString(socket_.local_endpoint()) : "unix:" + unix_path_; }
+  std::string address() const {
+    return unix_path_.empty() ? ToString(socket_.local_endpoint()) : "unix:" + unix_path_;
+  }
 
   void Start() {
-    asio::co_spawn(strand_, [self = shared_from_this()] { return self->AcceptLoop(); }, asio::detached);
+    asio::co_spawn(
+        strand_, [self = shared_from_this()] { return self->AcceptLoop(); }, asio::detached);
   }
 
   void Stop() {
@@ -147,7 +155,8 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
       co_await socket_.async_accept(socket, peer, asio::redirect_error(use_awaitable, error));
       if (!error) {
         Take(std::move(socket), peer);
-      } else if (error != asio::error::operation_aborted && error != asio::error::connection_aborted) {
+      } else if (error != asio::error::operation_aborted &&
+                 error != asio::error::connection_aborted) {
         spdlog::warn("cannot accept a connection now: {}", error.message());
         timer_.expires_after(kRetryAccept);
         co_await timer_.async_wait(asio::redirect_error(use_awaitable, error));
@@ -157,7 +166,8 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
 
   void Take(Socket socket, const Endpoint& peer) {
     if (connections_->load() >= options_.max_connections) {
-      spdlog::warn("closed a connection from {}: {} are open (--max-connections)", ToString(peer), connections_->load());
+      spdlog::warn("closed a connection from {}: {} are open (--max-connections)", ToString(peer),
+                   connections_->load());
       return;
     }
     ++*connections_;
@@ -177,7 +187,8 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
     while (protocol == Protocol::kUnknown) {
       error_code read_error, timer_error;
       const auto winner =
-          co_await (connection.socket.async_read_some(asio::buffer(bytes), asio::redirect_error(use_awaitable, read_error)) ||
+          co_await (connection.socket.async_read_some(
+                        asio::buffer(bytes), asio::redirect_error(use_awaitable, read_error)) ||
                     timer.async_wait(asio::redirect_error(use_awaitable, timer_error)));
       if (winner.index() == 1 || read_error) co_return;
       connection.first_bytes.append(bytes, std::get<0>(winner));
@@ -217,13 +228,15 @@ absl::Status Acceptor::Listen() {
     auto listener = std::make_shared<Listener>(*this, is_unix ? std::string(unix_path) : "");
     Endpoint endpoint;
     if (is_unix) {
-      if (unix_path.empty() || unix_path.size() > 107) return CannotListen(bind, "a unix path has 1 to 107 bytes");
+      if (unix_path.empty() || unix_path.size() > 107)
+        return CannotListen(bind, "a unix path has 1 to 107 bytes");
       RemoveStaleSocket(io_, std::string(unix_path));
       endpoint = asio::local::stream_protocol::endpoint(std::string(unix_path));
     } else {
       ASSIGN_OR_RETURN(endpoint, ParseTcp(bind));
     }
-    if (const error_code error = listener->Open(endpoint)) return CannotListen(bind, error.message());
+    if (const error_code error = listener->Open(endpoint))
+      return CannotListen(bind, error.message());
     addresses_.push_back(listener->address());
     listeners_.push_back(std::move(listener));
   }

@@ -1,8 +1,12 @@
 // The listening sockets: one port for both protocols.
 //
-// Every connection is accepted here, counted against a cap, and handed to the transport that speaks what its first
-// bytes say: the HTTP/2 preface is gRPC, anything else HTTP/1.1.  Running out of descriptors is waited out.
+// Every connection is accepted here, counted against a cap, and handed to the transport that speaks
+// what its first bytes say: the HTTP/2 preface is gRPC, anything else HTTP/1.1.  Running out of
+// descriptors is waited out.
 #pragma once
+
+#include <absl/status/status.h>
+#include <absl/time/time.h>
 
 #include <atomic>
 #include <functional>
@@ -10,8 +14,6 @@
 #include <string>
 #include <vector>
 
-#include <absl/status/status.h>
-#include <absl/time/time.h>
 #include <boost/asio/io_context.hpp>
 
 #include "server/transports/connection.h"
@@ -19,7 +21,8 @@
 namespace millrace {
 
 struct AcceptorOptions {
-  // "127.0.0.1:8000", "[::1]:8000", "localhost:0" (any free port), "0.0.0.0:8000", "unix:/run/millrace.sock".
+  // "127.0.0.1:8000", "[::1]:8000", "localhost:0" (any free port), "0.0.0.0:8000",
+  // "unix:/run/millrace.sock".
   std::vector<std::string> binds;
 
   // Connections at once; one more is closed as soon as it is accepted.

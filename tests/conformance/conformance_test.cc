@@ -1,13 +1,14 @@
-// One suite for every way in: the same question has the same answer, and the same mistake the same error.
+// One suite for every way in: the same question has the same answer, and the same mistake the same
+// error.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "tests/conformance/grpc_ways.h"
 #include "tests/conformance/http_ways.h"
@@ -20,8 +21,11 @@ namespace {
 using absl::StatusCode;
 using testing::HasSubstr;
 
-auto InPieces(absl::StatusOr<Answer> (*ask)(const std::string&, const Question&, size_t), size_t piece) {
-  return [=](const std::string& address, const Question& question) { return ask(address, question, piece); };
+auto InPieces(absl::StatusOr<Answer> (*ask)(const std::string&, const Question&, size_t),
+              size_t piece) {
+  return [=](const std::string& address, const Question& question) {
+    return ask(address, question, piece);
+  };
 }
 
 const std::vector<Way>& Ways() {
@@ -41,20 +45,23 @@ const std::vector<Way>& Ways() {
 
 template <typename T>
 NamedBytes TensorOf(std::string name, DType dtype, Shape shape, const std::vector<T>& values) {
-  NamedBytes tensor{{std::move(name), dtype, std::move(shape)}, std::string(values.size() * sizeof(T), '\0')};
+  NamedBytes tensor{{std::move(name), dtype, std::move(shape)},
+                    std::string(values.size() * sizeof(T), '\0')};
   if (!values.empty()) std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
   return tensor;
 }
 
 NamedBytes Image(int64_t rows, int64_t columns) {
   std::vector<float> values(static_cast<size_t>(rows * columns));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) / static_cast<float>(values.size());
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(i) / static_cast<float>(values.size());
   return TensorOf("image", DType::kFloat32, {rows, columns}, values);
 }
 
 // Bytes that are valid elements of any type: small positive numbers as integers, no NaN as floats.
 NamedBytes Sample(DType dtype, int64_t count) {
-  NamedBytes tensor{{"t", dtype, {count}}, std::string(static_cast<size_t>(count) * ElementSize(dtype), '\0')};
+  NamedBytes tensor{{"t", dtype, {count}},
+                    std::string(static_cast<size_t>(count) * ElementSize(dtype), '\0')};
   for (size_t i = 0; i < tensor.bytes.size(); ++i) tensor.bytes[i] = static_cast<char>(i % 2);
   return tensor;
 }
@@ -75,8 +82,9 @@ std::unique_ptr<ServerProcess> server;
 
 class ServerEnvironment final : public testing::Environment {
   void SetUp() override {
-    server = std::make_unique<ServerProcess>(MILLRACE_SERVER, std::vector<std::string>{"--memory-limit", "1GiB",
-                                                                                       "--max-request-bytes", "128MiB"});
+    server = std::make_unique<ServerProcess>(
+        MILLRACE_SERVER,
+        std::vector<std::string>{"--memory-limit", "1GiB", "--max-request-bytes", "128MiB"});
   }
   void TearDown() override { server.reset(); }
 };
@@ -86,7 +94,8 @@ class ConformanceTest : public testing::TestWithParam<std::tuple<Way, bool>> {
   const Way& way() const { return std::get<0>(GetParam()); }
 
   absl::StatusOr<Answer> Ask(const Question& question) const {
-    return way().ask(std::get<1>(GetParam()) ? server->unix_address() : server->tcp_address(), question);
+    return way().ask(std::get<1>(GetParam()) ? server->unix_address() : server->tcp_address(),
+                     question);
   }
 
   void ExpectRefused(const Question& question, StatusCode code, const std::string& text) const {
@@ -103,7 +112,8 @@ TEST_P(ConformanceTest, AnswersTheImage) {
 }
 
 TEST_P(ConformanceTest, OneElementStandsForTheImage) {
-  const auto answer = Ask({"row_mean_std", {TensorOf<float>("image", DType::kFloat32, {}, {0.25f})}});
+  const auto answer =
+      Ask({"row_mean_std", {TensorOf<float>("image", DType::kFloat32, {}, {0.25f})}});
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(FirstValue(*answer), 0.0);
   EXPECT_EQ(answer->outputs.at(0).meta.shape, Shape());
@@ -153,13 +163,15 @@ TEST_P(ConformanceTest, TakesTensorsWithoutElements) {
 }
 
 TEST_P(ConformanceTest, AnUnknownModelIsNotFound) {
-  ExpectRefused({"nope", {Image(2, 2)}}, StatusCode::kNotFound, "no model \"nope\"; served here: identity");
+  ExpectRefused({"nope", {Image(2, 2)}}, StatusCode::kNotFound,
+                "no model \"nope\"; served here: identity");
 }
 
 TEST_P(ConformanceTest, AWrongNameIsRefused) {
   NamedBytes image = Image(2, 2);
   image.meta.name = "picture";
-  ExpectRefused({"row_mean_std", {image}}, StatusCode::kInvalidArgument, "has no input \"picture\"");
+  ExpectRefused({"row_mean_std", {image}}, StatusCode::kInvalidArgument,
+                "has no input \"picture\"");
 }
 
 TEST_P(ConformanceTest, AWrongTypeIsRefused) {
@@ -170,12 +182,14 @@ TEST_P(ConformanceTest, AWrongTypeIsRefused) {
 
 TEST_P(ConformanceTest, AWrongRankIsRefused) {
   ExpectRefused({"row_mean_std", {TensorOf<float>("image", DType::kFloat32, {2}, {1, 2})}},
-                StatusCode::kInvalidArgument, "has the shape [-1,-1] (-1 is any size), but [2] was sent");
+                StatusCode::kInvalidArgument,
+                "has the shape [-1,-1] (-1 is any size), but [2] was sent");
 }
 
 TEST_P(ConformanceTest, AnExtraTensorIsRefused) {
   if (!way().several_tensors) GTEST_SKIP() << "one tensor at a time";
-  ExpectRefused({"row_mean_std", {Image(2, 2), Sample(DType::kUint8, 1)}}, StatusCode::kInvalidArgument, "");
+  ExpectRefused({"row_mean_std", {Image(2, 2), Sample(DType::kUint8, 1)}},
+                StatusCode::kInvalidArgument, "");
 }
 
 TEST_P(ConformanceTest, AMissingTensorIsRefused) {
@@ -199,12 +213,15 @@ TEST_P(ConformanceTest, TooManyBytesAreRefused) {
 
 TEST_P(ConformanceTest, WhatIsLargerThanTheLimitIsRefused) {
   if (!way().has_payload_size) GTEST_SKIP() << "no payload";
-  ExpectRefused({"identity", {Sample(DType::kUint8, 129 << 20)}}, StatusCode::kResourceExhausted, "");
+  ExpectRefused({"identity", {Sample(DType::kUint8, 129 << 20)}}, StatusCode::kResourceExhausted,
+                "");
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryWay, ConformanceTest, testing::Combine(testing::ValuesIn(Ways()), testing::Bool()),
+INSTANTIATE_TEST_SUITE_P(EveryWay, ConformanceTest,
+                         testing::Combine(testing::ValuesIn(Ways()), testing::Bool()),
                          [](const auto& test) {
-                           return std::get<0>(test.param).name + (std::get<1>(test.param) ? "OverUnix" : "OverTcp");
+                           return std::get<0>(test.param).name +
+                                  (std::get<1>(test.param) ? "OverUnix" : "OverTcp");
                          });
 
 // A million messages would only test patience: one byte a piece, for a small tensor.

@@ -34,7 +34,8 @@ absl::StatusOr<Answer> ToAnswer(const v1::ResponseHeader& header, const std::str
     answer.outputs.push_back({meta, payload.substr(begin, size)});
     begin += size;
   }
-  if (begin != payload.size()) return absl::InternalError("the answer's payload has not the size that its header says");
+  if (begin != payload.size())
+    return absl::InternalError("the answer's payload has not the size that its header says");
   return answer;
 }
 
@@ -80,7 +81,8 @@ absl::StatusOr<Answer> AskUnary(const std::string& address, const Question& ques
   return ToAnswer(response.header(), response.payload());
 }
 
-absl::StatusOr<Answer> AskStream(const std::string& address, const Question& question, size_t piece) {
+absl::StatusOr<Answer> AskStream(const std::string& address, const Question& question,
+                                 size_t piece) {
   Client client(address);
   v1::PredictStreamResponse response;
   const auto stream = client.stub->PredictStream(&client.context, &response);
@@ -90,7 +92,8 @@ absl::StatusOr<Answer> AskStream(const std::string& address, const Question& que
   return ToAnswer(response.header(), response.payload());
 }
 
-absl::StatusOr<Answer> AskDuplex(const std::string& address, const Question& question, size_t piece) {
+absl::StatusOr<Answer> AskDuplex(const std::string& address, const Question& question,
+                                 size_t piece) {
   Client client(address);
   const auto stream = client.stub->PredictDuplex(&client.context);
   Send<v1::PredictDuplexRequest>(*stream, question, piece);

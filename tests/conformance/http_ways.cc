@@ -1,13 +1,15 @@
 #include "tests/conformance/http_ways.h"
 
-#include <cstring>
-#include <limits>
-
 #include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/strip.h>
+#include <simdjson.h>
+
+#include <cstring>
+#include <limits>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
@@ -15,7 +17,6 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
-#include <simdjson.h>
 
 #include "proto/wire/npy.h"
 #include "proto/wire/text.h"
@@ -28,7 +29,8 @@ namespace http = boost::beast::http;
 using HttpResponse = http::response<http::string_body>;
 
 asio::generic::stream_protocol::endpoint EndpointOf(absl::string_view address) {
-  if (absl::ConsumePrefix(&address, "unix:")) return asio::local::stream_protocol::endpoint(std::string(address));
+  if (absl::ConsumePrefix(&address, "unix:"))
+    return asio::local::stream_protocol::endpoint(std::string(address));
   const size_t colon = address.rfind(':');
   int port = 0;
   (void)absl::SimpleAtoi(address.substr(colon + 1), &port);
@@ -49,12 +51,13 @@ absl::Status ErrorOf(const HttpResponse& response) {
   return absl::UnknownError(absl::StrCat("an error with the code ", code));
 }
 
-absl::StatusOr<HttpResponse> Post(const std::string& address, const std::string& model, const std::string& query,
-                                  const char* type, std::string body) {
+absl::StatusOr<HttpResponse> Post(const std::string& address, const std::string& model,
+                                  const std::string& query, const char* type, std::string body) {
   asio::io_context io;
   asio::generic::stream_protocol::socket socket(io);
   socket.connect(EndpointOf(address));
-  http::request<http::string_body> request(http::verb::post, absl::StrCat("/v1/models/", model, ":predict", query), 11);
+  http::request<http::string_body> request(
+      http::verb::post, absl::StrCat("/v1/models/", model, ":predict", query), 11);
   request.set(http::field::host, "test");
   request.set(http::field::content_type, type);
   request.body() = std::move(body);
@@ -99,9 +102,11 @@ NamedBytes FromJson(std::string name, simdjson::dom::element element) {
 
 absl::StatusOr<Answer> AskRaw(const std::string& address, const Question& question) {
   const NamedBytes& tensor = question.tensors.at(0);
-  const std::string query = absl::StrCat("?shape=", absl::StrJoin(tensor.meta.shape, ","),
-                                         "&dtype=", std::string(Name(tensor.meta.dtype)), "&name=", tensor.meta.name);
-  const auto response = Post(address, question.model, query, "application/octet-stream", tensor.bytes);
+  const std::string query =
+      absl::StrCat("?shape=", absl::StrJoin(tensor.meta.shape, ","),
+                   "&dtype=", std::string(Name(tensor.meta.dtype)), "&name=", tensor.meta.name);
+  const auto response =
+      Post(address, question.model, query, "application/octet-stream", tensor.bytes);
   if (!response.ok()) return response.status();
   NamedBytes output;
   output.meta.dtype = ParseDType(std::string((*response)["Millrace-Dtype"])).value();
@@ -112,8 +117,8 @@ absl::StatusOr<Answer> AskRaw(const std::string& address, const Question& questi
 
 absl::StatusOr<Answer> AskNpy(const std::string& address, const Question& question) {
   const NamedBytes& tensor = question.tensors.at(0);
-  const auto response =
-      Post(address, question.model, absl::StrCat("?name=", tensor.meta.name), "application/x-npy", NpyHeader(tensor.meta) + tensor.bytes);
+  const auto response = Post(address, question.model, absl::StrCat("?name=", tensor.meta.name),
+                             "application/x-npy", NpyHeader(tensor.meta) + tensor.bytes);
   if (!response.ok()) return response.status();
   const std::string& body = response->body();
   const size_t header = NpyHeaderSize(body).value();
@@ -131,13 +136,15 @@ absl::StatusOr<Answer> AskJson(const std::string& address, const Question& quest
   const auto response = Post(address, question.model, "", "application/json", std::move(body));
   if (!response.ok()) return response.status();
   simdjson::dom::parser parser;
-  const simdjson::dom::element outputs = parser.parse(simdjson::padded_string(response->body()))["outputs"];
+  const simdjson::dom::element outputs =
+      parser.parse(simdjson::padded_string(response->body()))["outputs"];
   Answer answer;
   if (!outputs.is_object()) {
     answer.outputs.push_back(FromJson("", outputs));
     return answer;
   }
-  for (const auto& [name, value] : outputs.get_object()) answer.outputs.push_back(FromJson(std::string(name), value));
+  for (const auto& [name, value] : outputs.get_object())
+    answer.outputs.push_back(FromJson(std::string(name), value));
   return answer;
 }
 

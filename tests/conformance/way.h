@@ -1,11 +1,12 @@
-// The ways into the server, each as a client that we did not write for it: generated gRPC stubs and Beast's HTTP.
+// The ways into the server, each as a client that we did not write for it: generated gRPC stubs and
+// Beast's HTTP.
 #pragma once
+
+#include <absl/status/statusor.h>
 
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <absl/status/statusor.h>
 
 #include "proto/wire/tensor.h"
 
@@ -21,7 +22,8 @@ struct Question {
   std::vector<NamedBytes> tensors;
 };
 
-// Outputs as the way has them: JSON has no types, so there they are float64 whatever the model gives.
+// Outputs as the way has them: JSON has no types, so there they are float64 whatever the model
+// gives.
 struct Answer {
   std::vector<NamedBytes> outputs;
 };
@@ -30,8 +32,8 @@ struct Way {
   std::string name;
   std::function<absl::StatusOr<Answer>(const std::string& address, const Question& question)> ask;
 
-  bool typed = true;             // false: types are not told, in either direction (JSON)
-  bool several_tensors = true;   // false: one in, one out
+  bool typed = true;            // false: types are not told, in either direction (JSON)
+  bool several_tensors = true;  // false: one in, one out
   bool has_bfloat16 = true;
   bool has_payload_size = true;  // true: a payload of the wrong size can be sent
 };

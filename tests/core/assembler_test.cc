@@ -1,10 +1,10 @@
 #include "server/core/assembler.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
-
-#include <gtest/gtest.h>
 
 #include "server/core/errors.h"
 
@@ -47,7 +47,8 @@ class AssemblerTest : public testing::Test {
 TEST_F(AssemblerTest, CutsPiecesAtTensorsWhereverTheyWereCut) {
   const std::string payload = "abcdefghijklmnopqrstuvwxyz";
   for (size_t piece = 1; piece <= payload.size(); ++piece) {
-    Assembler assembler = For({{"a", DType::kInt16, {5}}, {"b", DType::kUint8, {3}}, {"c", DType::kUint8, {13}}});
+    Assembler assembler =
+        For({{"a", DType::kInt16, {5}}, {"b", DType::kUint8, {3}}, {"c", DType::kUint8, {13}}});
     ASSERT_TRUE(Feed(assembler, payload, piece).ok());
     ASSERT_EQ(assembler.remaining(), 0u);
     const auto tensors = assembler.TakeTensors().value();
@@ -61,12 +62,14 @@ TEST_F(AssemblerTest, EveryTensorIsAlignedAndSharesOneSlab) {
   Assembler assembler = For({{"a", DType::kUint8, {3}}, {"b", DType::kFloat64, {1}}});
   ASSERT_TRUE(Feed(assembler, std::string(11, 'x'), 4).ok());
   const auto tensors = assembler.TakeTensors().value();
-  for (const Tensor& tensor : tensors) EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes.data()) % 64, 0u);
+  for (const Tensor& tensor : tensors)
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes.data()) % 64, 0u);
   EXPECT_EQ(tensors[0].owner, tensors[1].owner);
 }
 
 TEST_F(AssemblerTest, EmptyTensorsNeedNoBytes) {
-  Assembler assembler = For({{"a", DType::kFloat32, {0, 7}}, {"b", DType::kUint8, {2}}, {"c", DType::kFloat32, {0}}});
+  Assembler assembler =
+      For({{"a", DType::kFloat32, {0, 7}}, {"b", DType::kUint8, {2}}, {"c", DType::kFloat32, {0}}});
   EXPECT_EQ(assembler.remaining(), 2u);
   ASSERT_TRUE(Feed(assembler, "xy", 1).ok());
   const auto tensors = assembler.TakeTensors().value();
@@ -103,7 +106,8 @@ TEST_F(AssemblerTest, UnknownTensorsStopAtTheirLimit) {
 TEST_F(AssemblerTest, UnknownTensorsStopAtTheBudget) {
   const auto rest = pool_.Promise(60 * kMiB);
   Assembler assembler(pool_.Promise(0), 50 * kMiB);
-  EXPECT_EQ(Feed(assembler, std::string(10 * kMiB, 'x'), kMiB).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Feed(assembler, std::string(10 * kMiB, 'x'), kMiB).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(AssemblerTest, NoBytesAtAllAreAnEmptyTensor) {

@@ -1,12 +1,12 @@
 #include "server/core/engine.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <cstring>
 #include <future>
 #include <stdexcept>
 #include <string>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "server/core/errors.h"
 #include "tests/fakes/fake_model.h"
@@ -44,7 +44,11 @@ class EngineTest : public testing::Test {
     Attempt attempt;
     auto done = std::make_shared<std::promise<absl::StatusOr<Response>>>();
     attempt.done = done->get_future();
-    attempt.call = engine_->Open("test", [done](absl::StatusOr<Response> result) { done->set_value(std::move(result)); }).value();
+    attempt.call =
+        engine_
+            ->Open("test",
+                   [done](absl::StatusOr<Response> result) { done->set_value(std::move(result)); })
+            .value();
     return attempt;
   }
 
@@ -339,7 +343,8 @@ TEST_F(EngineTest, DrainFinishesWhatWasAdmittedAndRefusesTheRest) {
   Fill(*receiving.call);
   receiving.call->Submit();
   model_->Release();
-  for (Attempt* attempt : {&running, &queued, &receiving}) EXPECT_EQ(Code(*attempt), StatusCode::kOk);
+  for (Attempt* attempt : {&running, &queued, &receiving})
+    EXPECT_EQ(Code(*attempt), StatusCode::kOk);
   drained.get();
 }
 

@@ -11,7 +11,8 @@
 #include "server/core/status_macros.h"
 #include "server/core/tensor.h"
 
-#if defined(GRPC_GRPC_H) || defined(GRPCPP_GRPCPP_H) || defined(GOOGLE_PROTOBUF_PORT_H__) || defined(GOOGLE_PROTOBUF_VERSION)
+#if defined(GRPC_GRPC_H) || defined(GRPCPP_GRPCPP_H) || defined(GOOGLE_PROTOBUF_PORT_H__) || \
+    defined(GOOGLE_PROTOBUF_VERSION)
 #error "server/core must include neither gRPC nor protobuf"
 #endif
 #if defined(BOOST_VERSION) || defined(SPDLOG_VERSION)

@@ -1,8 +1,8 @@
 #include "server/core/model.h"
 
-#include <string>
-
 #include <gtest/gtest.h>
+
+#include <string>
 
 namespace millrace {
 namespace {
@@ -50,8 +50,9 @@ TEST(CheckInputsTest, SaysWhichTypeIsWrong) {
 }
 
 TEST(CheckInputsTest, SaysWhichShapeIsWrong) {
-  EXPECT_EQ(Check(TwoInputs(), {{"image", DType::kFloat32, {5, 4}}, kMask}),
-            "input \"image\" of model \"m\" has the shape [-1,3] (-1 is any size), but [5,4] was sent");
+  EXPECT_EQ(
+      Check(TwoInputs(), {{"image", DType::kFloat32, {5, 4}}, kMask}),
+      "input \"image\" of model \"m\" has the shape [-1,3] (-1 is any size), but [5,4] was sent");
   EXPECT_NE(Check(TwoInputs(), {{"image", DType::kFloat32, {5, 3, 1}}, kMask}), "");
 }
 
@@ -92,7 +93,8 @@ TEST(DescribeBareBytesTest, SaysWhatDoesNotFit) {
 }
 
 TEST(DescribeBareBytesTest, BytesStayBytesWhereAnythingGoes) {
-  EXPECT_EQ(DescribeBareBytes({.name = "any", .any_tensors = true}, 7).value(), (TensorMeta{"", DType::kUint8, {7}}));
+  EXPECT_EQ(DescribeBareBytes({.name = "any", .any_tensors = true}, 7).value(),
+            (TensorMeta{"", DType::kUint8, {7}}));
 }
 
 TEST(OutputsTest, MemoryIsAlignedLargeOrSmall) {
@@ -109,7 +111,8 @@ TEST(OutputsTest, MemoryIsAlignedLargeOrSmall) {
 TEST(OutputsTest, LargeOutputsComeOutOfTheBudget) {
   SlabPool pool({.limit = 1 << 20});
   Outputs outputs(pool);
-  EXPECT_EQ(outputs.Add({"y", DType::kUint8, {2 << 20}}).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(outputs.Add({"y", DType::kUint8, {2 << 20}}).status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace

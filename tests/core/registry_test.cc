@@ -25,7 +25,8 @@ class RegistryTest : public testing::Test {
   }
   std::string Find(absl::string_view name, absl::string_view version) {
     const auto model = registry_.Find(name, version);
-    return model.ok() ? (*model)->spec().name + "/" + (*model)->spec().version : std::string(model.status().message());
+    return model.ok() ? (*model)->spec().name + "/" + (*model)->spec().version
+                      : std::string(model.status().message());
   }
   Registry registry_;
 };
@@ -54,7 +55,8 @@ TEST_F(RegistryTest, RefusesTheSameModelTwice) {
 }
 
 TEST_F(RegistryTest, ListsByNameAndVersion) {
-  for (const auto& [name, version] : {std::pair("b", "1"), {"a", "10"}, {"a", "9"}}) ASSERT_TRUE(Add(name, version).ok());
+  for (const auto& [name, version] : {std::pair("b", "1"), {"a", "10"}, {"a", "9"}})
+    ASSERT_TRUE(Add(name, version).ok());
   std::string names;
   for (const ModelSpec* spec : registry_.List()) names += spec->name + spec->version + " ";
   EXPECT_EQ(names, "a9 a10 b1 ");

@@ -1,13 +1,12 @@
 #include "server/core/slab_pool.h"
 
+#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cstring>
 #include <thread>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "tests/fakes/manual_clock.h"
 
@@ -169,7 +168,8 @@ TEST_F(SlabPoolTest, ManyThreadsLeaveNothingBehind) {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([this, t] {
       for (int i = 0; i < 300; ++i) {
-        const auto slab = pool_.Promise(static_cast<uint64_t>(1 + (i * 7919 + t * 104729) % (20 * kMiB)));
+        const auto slab =
+            pool_.Promise(static_cast<uint64_t>(1 + (i * 7919 + t * 104729) % (20 * kMiB)));
         if (slab == nullptr || !slab->Map().ok()) continue;
         slab->data()[slab->size() - 1] = std::byte{1};
       }

@@ -151,7 +151,7 @@ STAYING = [
     ("JSON: 100,000 open brackets", json_post(b'{"inputs": ' + b"[" * 100_000), 400),
     ("JSON: 100,000 brackets, closed", json_post(b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), 400),
     ("JSON: 100,000 objects", json_post(b'{"inputs": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"), 400),
-    ("JSON: deep parameters", json_post(b'{"parameters": ' + b"[" * 5000 + b"]" * 5000 + b', "inputs": [[1]]}'), 400),
+    ("JSON: deep parameters", json_post(b'{"signature_name": ' + b"[" * 5000 + b"]" * 5000 + b', "inputs": [[1]]}'), 400),
     ("JSON: seventeen dimensions", json_post(b'{"inputs": ' + b"[" * 17 + b"1" + b"]" * 17 + b"}"), 400),
     ("JSON: a million ragged rows", json_post(b'{"inputs": [[1,2]' + b",[1]" * 200_000 + b"]}"), 400),
     ("JSON: a shape that only starts so", json_post(b'{"inputs": [[' + b"1," * 100_000 + b"1]" + b",[]" * 1000 + b"]}"), 400),

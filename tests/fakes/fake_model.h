@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-
 #include "server/core/model.h"
 #include "server/core/mutex.h"
 

@@ -1,5 +1,8 @@
-// A server in this process: engine, acceptor and gRPC on real loopback sockets, with models of the test's choice.
+// A server in this process: engine, acceptor and gRPC on real loopback sockets, with models of the
+// test's choice.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <memory>
 #include <string>
@@ -8,7 +11,6 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <gtest/gtest.h>
 
 #include "server/core/engine.h"
 #include "server/transports/acceptor.h"
@@ -32,8 +34,8 @@ class GrpcServer {
     engine_.emplace(options.engine, pool_, registry_, probe_);
     grpc_.emplace(options.grpc, *engine_, io_);
     acceptor_.emplace(
-        options.acceptor, io_, [this](Connection connection) { grpc_->Serve(std::move(connection)); },
-        [](Connection) {});
+        options.acceptor, io_,
+        [this](Connection connection) { grpc_->Serve(std::move(connection)); }, [](Connection) {});
     EXPECT_TRUE(acceptor_->Listen().ok());
     EXPECT_TRUE(grpc_->Start().ok());
     acceptor_->Start();

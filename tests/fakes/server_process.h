@@ -1,7 +1,9 @@
 // The real millrace-server, as a process of its own.
 #pragma once
 
+#include <absl/strings/str_split.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -10,9 +12,6 @@
 
 #include <string>
 #include <vector>
-
-#include <absl/strings/str_split.h>
-#include <gtest/gtest.h>
 
 extern char** environ;
 
@@ -23,8 +22,10 @@ class ServerProcess {
  public:
   // `binary` is the path of millrace-server.
   explicit ServerProcess(const std::string& binary, std::vector<std::string> options = {}) {
-    const std::string socket = testing::TempDir() + "millrace_" + std::to_string(getpid()) + ".sock";
-    std::vector<std::string> arguments = {binary, "--bind", "127.0.0.1:0", "--bind", "unix:" + socket};
+    const std::string socket =
+        testing::TempDir() + "millrace_" + std::to_string(getpid()) + ".sock";
+    std::vector<std::string> arguments = {binary, "--bind", "127.0.0.1:0", "--bind",
+                                          "unix:" + socket};
     arguments.insert(arguments.end(), options.begin(), options.end());
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -46,7 +47,8 @@ class ServerProcess {
     kill(pid_, SIGTERM);
     int status = 0;
     waitpid(pid_, &status, 0);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "the server ended with status " << status << Rest();
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        << "the server ended with status " << status << Rest();
     close(output_);
   }
 
@@ -73,7 +75,8 @@ class ServerProcess {
     fcntl(output_, F_SETFL, O_NONBLOCK);
     std::string text;
     char bytes[4096];
-    for (ssize_t size; (size = read(output_, bytes, sizeof bytes)) > 0;) text.append(bytes, static_cast<size_t>(size));
+    for (ssize_t size; (size = read(output_, bytes, sizeof bytes)) > 0;)
+      text.append(bytes, static_cast<size_t>(size));
     return "\n" + text;
   }
 

@@ -1,5 +1,7 @@
 #include "server/transports/acceptor.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,8 +17,6 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "server/core/mutex.h"
 
@@ -111,7 +111,8 @@ TEST_F(AcceptorTest, TellsProtocolsByteByByte) {
 }
 
 TEST_F(AcceptorTest, ClosesASilentConnection) {
-  ASSERT_TRUE(Start({.binds = {"127.0.0.1:0"}, .first_bytes_timeout = absl::Milliseconds(50)}).ok());
+  ASSERT_TRUE(
+      Start({.binds = {"127.0.0.1:0"}, .first_bytes_timeout = absl::Milliseconds(50)}).ok());
   auto silent = Connect();
   EXPECT_TRUE(IsClosed(silent));
   while (acceptor_->connections() > 0) std::this_thread::yield();
@@ -138,7 +139,8 @@ TEST_F(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
   for (int fd = dup(0); fd >= 0 && hoard.size() < 200'000; fd = dup(0)) hoard.push_back(fd);
   const std::string& address = acceptor_->addresses().front();
   const auto port = static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
-  client.connect({asio::ip::make_address("127.0.0.1"), port});  // Completed by the kernel, not yet accepted.
+  client.connect(
+      {asio::ip::make_address("127.0.0.1"), port});  // Completed by the kernel, not yet accepted.
   asio::write(client, asio::buffer("GET", 3));
   for (const int fd : hoard) close(fd);
   EXPECT_EQ(NextTaken(), "http GET");
@@ -174,7 +176,8 @@ TEST_F(AcceptorTest, SaysWhyItCannotListen) {
     Acceptor acceptor({.binds = {bind}}, io_, nullptr, nullptr);
     return std::string(acceptor.Listen().message());
   };
-  EXPECT_THAT(why(acceptor_->addresses().front()), HasSubstr("Address already in use; choose another address with --bind"));
+  EXPECT_THAT(why(acceptor_->addresses().front()),
+              HasSubstr("Address already in use; choose another address with --bind"));
   EXPECT_THAT(why("127.0.0.1"), HasSubstr("neither HOST:PORT nor unix:PATH"));
   EXPECT_THAT(why("127.0.0.1:99999"), HasSubstr("no number from 0 to 65535"));
   EXPECT_THAT(why("127.0.0.1:8o"), HasSubstr("no number from 0 to 65535"));

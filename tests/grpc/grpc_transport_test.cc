@@ -1,13 +1,13 @@
 #include "server/transports/grpc/grpc_transport.h"
 
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
 #include <cstring>
 #include <future>
 #include <string>
 #include <vector>
-
-#include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
-#include <gtest/gtest.h>
 
 #include "proto/millrace/v1/prediction.grpc.pb.h"
 #include "tests/fakes/fake_model.h"
@@ -53,7 +53,8 @@ class GrpcTransportTest : public testing::Test {
   }
 
   // A stream of these messages.
-  grpc::Status Stream(const std::vector<PredictStreamRequest>& messages, PredictStreamResponse* response) {
+  grpc::Status Stream(const std::vector<PredictStreamRequest>& messages,
+                      PredictStreamResponse* response) {
     const auto writer = stub_->PredictStream(&context_, response);
     for (const PredictStreamRequest& message : messages) {
       if (!writer->Write(message)) break;
@@ -145,7 +146,8 @@ TEST_F(GrpcTransportTest, RefusesAnAnswerTooLargeForOneMessage) {
   Start({.grpc = {.max_unary_bytes = 1 << 20}});
   std::vector<PredictStreamRequest> messages = {HeaderMessage(1'000'000)};
   const std::string payload = Floats(1'000'000);
-  for (size_t i = 0; i < payload.size(); i += 500'000) messages.push_back(Piece(payload.substr(i, 500'000)));
+  for (size_t i = 0; i < payload.size(); i += 500'000)
+    messages.push_back(Piece(payload.substr(i, 500'000)));
   PredictStreamResponse response;
   const grpc::Status status = Stream(messages, &response);
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
@@ -166,9 +168,15 @@ TEST_F(GrpcTransportTest, RefusesStreamsThatBreakTheRules) {
       {"payload first", {Piece("1234")}, "first message must hold the header"},
       {"empty first", {nothing}, "first message must hold the header"},
       {"second header", {HeaderMessage(1), HeaderMessage(1)}, "a second header"},
-      {"too few bytes", {HeaderMessage(2), Piece("1234")}, "ended after 4 bytes; the header says 8"},
-      {"too many bytes", {HeaderMessage(1), Piece("12345")}, "longer than the header says: 4 bytes"},
-      {"bytes after the end", {HeaderMessage(1), Piece("1234"), Piece("5")}, "longer than the header says"},
+      {"too few bytes",
+       {HeaderMessage(2), Piece("1234")},
+       "ended after 4 bytes; the header says 8"},
+      {"too many bytes",
+       {HeaderMessage(1), Piece("12345")},
+       "longer than the header says: 4 bytes"},
+      {"bytes after the end",
+       {HeaderMessage(1), Piece("1234"), Piece("5")},
+       "longer than the header says"},
       {"negative shape", {HeaderMessage(-1)}, "negative dimension"},
       {"huge shape", {HeaderMessage(INT64_MAX)}, "more bytes than 63 bits count"},
   };
@@ -197,7 +205,8 @@ TEST_F(GrpcTransportTest, RefusesMoreThanTheServerHasRoomForBeforeAnyByte) {
 
 TEST_F(GrpcTransportTest, RefusesMuchMetadata) {
   Start({.grpc = {.max_metadata_bytes = 4000}});
-  for (int i = 0; i < 5; ++i) context_.AddMetadata("key" + std::to_string(i), std::string(1000, 'x'));
+  for (int i = 0; i < 5; ++i)
+    context_.AddMetadata("key" + std::to_string(i), std::string(1000, 'x'));
   PredictStreamResponse response;
   const grpc::Status status = Stream({HeaderMessage(1), Piece(Floats(1))}, &response);
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
@@ -207,7 +216,8 @@ TEST_F(GrpcTransportTest, RefusesCompressedMessagesWithoutInflatingThem) {
   Start();
   context_.set_compression_algorithm(GRPC_COMPRESS_GZIP);
   PredictStreamResponse response;
-  const grpc::Status status = Stream({HeaderMessage(1'000'000), Piece(std::string(1 << 20, '\0'))}, &response);
+  const grpc::Status status =
+      Stream({HeaderMessage(1'000'000), Piece(std::string(1 << 20, '\0'))}, &response);
   EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED) << status.error_message();
 }
 
@@ -228,7 +238,8 @@ TEST_F(GrpcTransportTest, ADeadlineEndsACallThatWaitsForTheModel) {
   model_->Hold();
   context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
   PredictStreamResponse response;
-  EXPECT_EQ(Stream({HeaderMessage(1), Piece(Floats(1))}, &response).error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(Stream({HeaderMessage(1), Piece(Floats(1))}, &response).error_code(),
+            StatusCode::DEADLINE_EXCEEDED);
   model_->Release();
   WaitUntilNothingIsPromised();
 }
@@ -245,7 +256,8 @@ TEST_F(GrpcTransportTest, ASilentStreamIsEnded) {
 TEST_F(GrpcTransportTest, AStreamWithoutAHeaderIsEnded) {
   Start({.engine = {.threads = 1, .stall_timeout = absl::Milliseconds(100)}});
   PredictStreamResponse response;
-  EXPECT_EQ(stub_->PredictStream(&context_, &response)->Finish().error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(stub_->PredictStream(&context_, &response)->Finish().error_code(),
+            StatusCode::DEADLINE_EXCEEDED);
 }
 
 TEST_F(GrpcTransportTest, ACallWaitsForRoomAndThenRuns) {
@@ -256,7 +268,9 @@ TEST_F(GrpcTransportTest, ACallWaitsForRoomAndThenRuns) {
   first->Write(HeaderMessage(1'000'000));
   while (server_->pool().usage().promised == 0) std::this_thread::yield();
   PredictStreamResponse response;
-  auto second = std::async(std::launch::async, [&] { return Stream({HeaderMessage(500'000), Piece(Floats(500'000))}, &response); });
+  auto second = std::async(std::launch::async, [&] {
+    return Stream({HeaderMessage(500'000), Piece(Floats(500'000))}, &response);
+  });
   first_context.TryCancel();
   first->Finish();
   EXPECT_TRUE(second.get().ok());
@@ -274,7 +288,8 @@ TEST_F(GrpcTransportTest, AConnectionHasALimitedNumberOfCalls) {
     while (server_->pool().usage().promised < contexts.size() * 65536) std::this_thread::yield();
   }
   PredictStreamResponse response;
-  EXPECT_EQ(stub_->PredictStream(&context_, &response)->Finish().error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(stub_->PredictStream(&context_, &response)->Finish().error_code(),
+            StatusCode::RESOURCE_EXHAUSTED);
   for (size_t i = 0; i < writers.size(); ++i) {  // The innocent ones go on.
     writers[i]->Write(Piece(Floats(10)));
     writers[i]->WritesDone();

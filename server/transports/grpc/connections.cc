@@ -1,18 +1,17 @@
 #include "server/transports/grpc/connections.h"
 
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+#include <absl/strings/strip.h>
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <utility>
 #include <vector>
-
-#include <absl/strings/match.h>
-#include <absl/strings/str_cat.h>
-#include <absl/strings/str_replace.h>
-#include <absl/strings/strip.h>
-#include <spdlog/spdlog.h>
 
 namespace millrace {
 namespace {
@@ -30,7 +29,8 @@ std::string PeerName(absl::string_view grpc_peer) {
 }  // namespace
 
 struct GrpcConnections::State {
-  State(const GrpcConnectionLimits& connection_limits, const Clock& connection_clock, int watched_fd)
+  State(const GrpcConnectionLimits& connection_limits, const Clock& connection_clock,
+        int watched_fd)
       : limits(connection_limits), clock(connection_clock), fd(watched_fd) {}
   ~State() { close(fd); }
 
@@ -62,13 +62,14 @@ struct GrpcConnections::Calls {
 GrpcConnections::Place::Place(std::shared_ptr<Calls> calls, std::shared_ptr<State> connection)
     : connection_(std::move(connection)) {
   calls->Add(1);
-  counted_ = std::shared_ptr<void>(nullptr, [calls = std::move(calls), counted = connection_](void*) {
-    if (counted != nullptr) {
-      MutexLock lock(counted->mu);
-      --counted->calls;
-    }
-    calls->Add(-1);
-  });
+  counted_ =
+      std::shared_ptr<void>(nullptr, [calls = std::move(calls), counted = connection_](void*) {
+        if (counted != nullptr) {
+          MutexLock lock(counted->mu);
+          --counted->calls;
+        }
+        calls->Add(-1);
+      });
 }
 
 void GrpcConnections::Place::CountEarlyReset() {
@@ -81,13 +82,17 @@ void GrpcConnections::Place::CountEarlyReset() {
     connection.early_resets = 0;
   }
   if (++connection.early_resets != connection.limits.max_early_resets + 1) return;
-  spdlog::warn("closed the connection from {}: it cancelled {} calls before their first message", connection.peer,
-               connection.early_resets);
+  spdlog::warn("closed the connection from {}: it cancelled {} calls before their first message",
+               connection.peer, connection.early_resets);
   shutdown(connection.fd, SHUT_RDWR);
 }
 
-GrpcConnections::GrpcConnections(GrpcConnectionLimits limits, boost::asio::io_context& io, const Clock& clock)
-    : limits_(limits), clock_(clock), calls_(std::make_shared<Calls>()), epoll_(io, epoll_create1(EPOLL_CLOEXEC)) {
+GrpcConnections::GrpcConnections(GrpcConnectionLimits limits, boost::asio::io_context& io,
+                                 const Clock& clock)
+    : limits_(limits),
+      clock_(clock),
+      calls_(std::make_shared<Calls>()),
+      epoll_(io, epoll_create1(EPOLL_CLOEXEC)) {
   Watch();
 }
 
@@ -119,8 +124,9 @@ absl::StatusOr<GrpcConnections::Place> GrpcConnections::Enter(absl::string_view 
   {
     MutexLock lock(connection->mu);
     if (connection->calls >= limits_.max_calls) {
-      return absl::ResourceExhaustedError(absl::StrCat("this connection has ", connection->calls,
-                                                       " calls open, which is the limit; open another one"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("this connection has ", connection->calls,
+                       " calls open, which is the limit; open another one"));
     }
     ++connection->calls;
   }
@@ -130,15 +136,17 @@ absl::StatusOr<GrpcConnections::Place> GrpcConnections::Enter(absl::string_view 
 void GrpcConnections::WaitUntilEmpty(absl::Duration timeout) {
   const absl::Time deadline = clock_.Now() + timeout;
   MutexLock lock(calls_->mu);
-  while (calls_->count > 0 && clock_.Now() < deadline) calls_->empty.WaitFor(calls_->mu, deadline - clock_.Now());
+  while (calls_->count > 0 && clock_.Now() < deadline)
+    calls_->empty.WaitFor(calls_->mu, deadline - clock_.Now());
 }
 
 void GrpcConnections::Watch() {
-  epoll_.async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& error) {
-    if (error) return;
-    RemoveEnded();
-    Watch();
-  });
+  epoll_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                    [this](const boost::system::error_code& error) {
+                      if (error) return;
+                      RemoveEnded();
+                      Watch();
+                    });
 }
 
 void GrpcConnections::RemoveEnded() {
@@ -152,7 +160,8 @@ void GrpcConnections::RemoveEnded() {
     State& state = *it->second;
     epoll_ctl(epoll_.native_handle(), EPOLL_CTL_DEL, state.fd, nullptr);
     state.place.reset();
-    if (const auto named = by_peer_.find(state.peer); named != by_peer_.end() && named->second == it->second) {
+    if (const auto named = by_peer_.find(state.peer);
+        named != by_peer_.end() && named->second == it->second) {
       by_peer_.erase(named);
     }
     ended.push_back(std::move(it->second));

@@ -1,8 +1,5 @@
 #include "server/transports/grpc/grpc_transport.h"
 
-#include <mutex>
-#include <utility>
-
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 #include <grpc/grpc.h>
@@ -11,6 +8,9 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <spdlog/spdlog.h>
+
+#include <mutex>
+#include <utility>
 
 #include "proto/framing/framing.h"
 #include "proto/millrace/v1/prediction.grpc.pb.h"
@@ -25,7 +25,8 @@ using v1::PredictionService;
 // What a message may hold beside its payload: the header.
 constexpr uint64_t kMaxHeaderBytes = 1 << 20;
 
-// gRPC's own limits lie above ours, because it closes the whole connection of a client that exceeds them.
+// gRPC's own limits lie above ours, because it closes the whole connection of a client that exceeds
+// them.
 constexpr int kAdvertisedFactor = 4;
 
 void ToProto(const TensorSpec& spec, v1::TensorSpec& out) {
@@ -45,15 +46,17 @@ void ToProto(const ModelSpec& spec, bool ready, v1::Model& out) {
 }
 
 using Service = PredictionService::WithRawCallbackMethod_Predict<
-    PredictionService::WithRawCallbackMethod_PredictStream<PredictionService::WithRawCallbackMethod_PredictDuplex<
-        PredictionService::WithCallbackMethod_ListModels<
-            PredictionService::WithCallbackMethod_GetModel<PredictionService::Service>>>>>;
+    PredictionService::WithRawCallbackMethod_PredictStream<
+        PredictionService::WithRawCallbackMethod_PredictDuplex<
+            PredictionService::WithCallbackMethod_ListModels<
+                PredictionService::WithCallbackMethod_GetModel<PredictionService::Service>>>>>;
 
 class PredictionServiceImpl final : public Service {
  public:
   explicit PredictionServiceImpl(GrpcServices services) : services_(services) {}
 
-  grpc::ServerUnaryReactor* Predict(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+  grpc::ServerUnaryReactor* Predict(grpc::CallbackServerContext* context,
+                                    const grpc::ByteBuffer* request,
                                     grpc::ByteBuffer* response) override {
     return StartPredict(services_, context, request, response);
   }
@@ -68,27 +71,33 @@ class PredictionServiceImpl final : public Service {
     return StartPredictDuplex(services_, context);
   }
 
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest*,
                                        v1::ListModelsResponse* response) override {
     const Engine& engine = services_.engine;
-    for (const ModelSpec* spec : engine.registry().List()) ToProto(*spec, engine.ready(), *response->add_models());
+    for (const ModelSpec* spec : engine.registry().List())
+      ToProto(*spec, engine.ready(), *response->add_models());
     response->set_default_model(std::string(engine.registry().default_name()));
     return Finished(context, grpc::Status::OK);
   }
 
-  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
+                                     const v1::GetModelRequest* request,
                                      v1::GetModelResponse* response) override {
     const Engine& engine = services_.engine;
-    const absl::StatusOr<Model*> model = engine.registry().Find(request->name(), request->version());
+    const absl::StatusOr<Model*> model =
+        engine.registry().Find(request->name(), request->version());
     if (!model.ok()) {
-      return Finished(context, {grpc::StatusCode::NOT_FOUND, std::string(model.status().message())});
+      return Finished(context,
+                      {grpc::StatusCode::NOT_FOUND, std::string(model.status().message())});
     }
     ToProto((*model)->spec(), engine.ready(), *response->mutable_model());
     return Finished(context, grpc::Status::OK);
   }
 
  private:
-  static grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context, const grpc::Status& status) {
+  static grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context,
+                                            const grpc::Status& status) {
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
     reactor->Finish(status);
     return reactor;
@@ -102,10 +111,13 @@ class PredictionServiceImpl final : public Service {
 class GrpcTransport::Impl {
  public:
   Impl(GrpcOptions options, Engine& engine, boost::asio::io_context& io)
-      : options_(options), connections_(options_.connection, io), service_({options_, engine, connections_}) {}
+      : options_(options),
+        connections_(options_.connection, io),
+        service_({options_, engine, connections_}) {}
 
   absl::Status Start() {
-    // Shutting gRPC down with the last of its objects waits for its poller, up to ten seconds.  So it never is.
+    // Shutting gRPC down with the last of its objects waits for its poller, up to ten seconds.  So
+    // it never is.
     static std::once_flag once;
     std::call_once(once, grpc_init);
 
@@ -113,7 +125,8 @@ class GrpcTransport::Impl {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        grpc::InsecureServerCredentials());
     builder.RegisterService(&service_);
     Limit(builder);
     server_ = builder.BuildAndStart();
@@ -124,10 +137,11 @@ class GrpcTransport::Impl {
   }
 
   void Serve(Connection connection) {
-    const absl::Status watched =
-        connections_.Add(connection.peer, connection.socket.native_handle(), std::move(connection.place));
+    const absl::Status watched = connections_.Add(
+        connection.peer, connection.socket.native_handle(), std::move(connection.place));
     if (!watched.ok()) {
-      spdlog::warn("closed a connection from {}: {}", connection.peer, std::string(watched.message()));
+      spdlog::warn("closed a connection from {}: {}", connection.peer,
+                   std::string(watched.message()));
       return;
     }
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;

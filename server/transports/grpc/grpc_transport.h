@@ -1,11 +1,12 @@
 // gRPC: millrace.v1.PredictionService, grpc.health.v1.Health and server reflection.
 #pragma once
 
+#include <absl/status/status.h>
+#include <absl/time/time.h>
+
 #include <cstdint>
 #include <memory>
 
-#include <absl/status/status.h>
-#include <absl/time/time.h>
 #include <boost/asio/io_context.hpp>
 
 #include "server/core/engine.h"
@@ -15,7 +16,8 @@
 namespace millrace {
 
 struct GrpcOptions {
-  // The largest single message, either way.  A message lies in gRPC's memory, outside the arena, until it is copied.
+  // The largest single message, either way.  A message lies in gRPC's memory, outside the arena,
+  // until it is copied.
   uint64_t max_unary_bytes = 64 << 20;
 
   // What gRPC may hold in all before it cancels calls; a last resort.
@@ -43,8 +45,8 @@ class GrpcTransport {
   // Tells health watchers that nothing is served any more.
   void StopServing();
 
-  // Lets answers be sent for at most `timeout`, then ends every call and connection.  Requires that the engine has
-  // drained.  Idempotent.
+  // Lets answers be sent for at most `timeout`, then ends every call and connection.  Requires that
+  // the engine has drained.  Idempotent.
   void Stop(absl::Duration timeout);
 
  private:

@@ -1,9 +1,9 @@
 #include "server/transports/grpc/heartbeat.h"
 
-#include <utility>
-
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/channel_arguments.h>
+
+#include <utility>
 
 namespace millrace {
 namespace {
@@ -46,11 +46,12 @@ void Heartbeat::Run() {
 
 void Heartbeat::Beat() {
   const auto call = std::make_shared<struct Call>();
-  stub_->async()->GetModel(&call->context, &call->request, &call->response, [this, call](const grpc::Status&) {
-    MutexLock lock(mu_);
-    calling_ = false;
-    changed_.NotifyAll();
-  });
+  stub_->async()->GetModel(&call->context, &call->request, &call->response,
+                           [this, call](const grpc::Status&) {
+                             MutexLock lock(mu_);
+                             calling_ = false;
+                             changed_.NotifyAll();
+                           });
 }
 
 }  // namespace millrace

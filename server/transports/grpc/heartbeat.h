@@ -1,14 +1,14 @@
 // Keeps gRPC's threads awake.
 //
-// After a second without traffic the threads that run gRPC 1.51's callbacks each sleep 100 ms, all at the same time
-// (src/cpp/common/completion_queue_cc.cc), so that the next call may wait as long.  A small call of the server to
-// itself every 200 ms prevents that.
+// After a second without traffic the threads that run gRPC 1.51's callbacks each sleep 100 ms, all
+// at the same time (src/cpp/common/completion_queue_cc.cc), so that the next call may wait as long.
+// A small call of the server to itself every 200 ms prevents that.
 #pragma once
+
+#include <grpcpp/server.h>
 
 #include <memory>
 #include <thread>
-
-#include <grpcpp/server.h>
 
 #include "proto/millrace/v1/prediction.grpc.pb.h"
 #include "server/core/mutex.h"

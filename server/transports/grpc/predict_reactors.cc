@@ -1,15 +1,15 @@
 #include "server/transports/grpc/predict_reactors.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
+#include <grpcpp/alarm.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <absl/strings/str_cat.h>
-#include <absl/time/clock.h>
-#include <grpcpp/alarm.h>
 
 #include "proto/framing/framing.h"
 #include "proto/millrace/v1/prediction.pb.h"
@@ -22,18 +22,21 @@ namespace {
 
 constexpr char kTimingKey[] = "millrace-timing";
 
-// Answers above this are watched: a smaller one fits gRPC's buffers whether or not the client reads it.
+// Answers above this are watched: a smaller one fits gRPC's buffers whether or not the client reads
+// it.
 constexpr uint64_t kWatchedAnswer = 64 << 10;
 
 grpc::Status ToGrpc(const absl::Status& status) {
-  return grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()), std::string(status.message()));
+  return grpc::Status(static_cast<grpc::StatusCode>(status.raw_code()),
+                      std::string(status.message()));
 }
 
 absl::Status CheckMetadata(const grpc::CallbackServerContext& context, uint64_t limit) {
   uint64_t size = 0;
   for (const auto& [key, value] : context.client_metadata()) size += key.size() + value.size();
   if (size <= limit) return absl::OkStatus();
-  return TooLargeError(absl::StrCat("the call's metadata has ", size, " bytes; at most ", limit, " are allowed"));
+  return TooLargeError(
+      absl::StrCat("the call's metadata has ", size, " bytes; at most ", limit, " are allowed"));
 }
 
 absl::StatusOr<Declaration> ToDeclaration(v1::RequestHeader header) {
@@ -61,20 +64,23 @@ uint64_t PayloadSize(const Response& response) {
   return size;
 }
 
-// A slice over `bytes`, a part of the tensor's, that keeps the tensor's memory until gRPC has sent it.
+// A slice over `bytes`, a part of the tensor's, that keeps the tensor's memory until gRPC has sent
+// it.
 grpc::Slice SharedSlice(const Tensor& tensor, absl::Span<const std::byte> bytes) {
   using Owner = std::shared_ptr<const void>;
   constexpr size_t kCheaperToCopy = 1024;
   if (bytes.size() <= kCheaperToCopy) return grpc::Slice(bytes.data(), bytes.size());
-  return grpc::Slice(const_cast<std::byte*>(bytes.data()), bytes.size(),
-                     [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(tensor.owner));
+  return grpc::Slice(
+      const_cast<std::byte*>(bytes.data()), bytes.size(),
+      [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(tensor.owner));
 }
 
 // Copies a message's payload to where the assembler wants it.
 absl::Status Assemble(const grpc::ByteBuffer& message, const Part& part, Assembler& assembler) {
   if (part.payload_size > assembler.remaining()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the payload is longer than the header says: ", assembler.received() + assembler.remaining(), " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("the payload is longer than the header says: ",
+                                                   assembler.received() + assembler.remaining(),
+                                                   " bytes"));
   }
   return ReadPayload(message, part, [&](absl::Span<const std::byte> bytes) -> absl::Status {
     while (!bytes.empty()) {
@@ -97,14 +103,16 @@ absl::Status CheckComplete(const Assembler& assembler) {
 
 // What the three have in common: a call of the engine, and an end.  `Base` is gRPC's reactor.
 //
-// Owned by itself until OnDone() and by the engine's callbacks, which may come from any thread; the last of them
-// deletes it.
+// Owned by itself until OnDone() and by the engine's callbacks, which may come from any thread; the
+// last of them deletes it.
 template <typename Base>
 class PredictReactor : public Base, public std::enable_shared_from_this<PredictReactor<Base>> {
  public:
-  PredictReactor(GrpcServices services, grpc::CallbackServerContext* context) : services_(services), context_(context) {}
+  PredictReactor(GrpcServices services, grpc::CallbackServerContext* context)
+      : services_(services), context_(context) {}
 
-  // Opens the call; false if it was refused and finished.  To be called once, by whoever made the reactor.
+  // Opens the call; false if it was refused and finished.  To be called once, by whoever made the
+  // reactor.
   bool Open(absl::string_view way) {
     {
       MutexLock lock(mu_);
@@ -164,11 +172,13 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
   absl::StatusOr<grpc::ByteBuffer> OneMessage(const Response& response) const {
     const uint64_t size = PayloadSize(response);
     if (size > services_.options.max_unary_bytes) {
-      return TooLargeError(absl::StrCat("the answer has ", size, " bytes, more than one message may hold (",
-                                        services_.options.max_unary_bytes, ", --max-unary-bytes); call PredictDuplex"));
+      return TooLargeError(absl::StrCat(
+          "the answer has ", size, " bytes, more than one message may hold (",
+          services_.options.max_unary_bytes, ", --max-unary-bytes); call PredictDuplex"));
     }
     std::vector<grpc::Slice> payload;
-    for (const Tensor& tensor : response.outputs) payload.push_back(SharedSlice(tensor, tensor.bytes));
+    for (const Tensor& tensor : response.outputs)
+      payload.push_back(SharedSlice(tensor, tensor.bytes));
     const v1::ResponseHeader header = ToHeader(response);
     return WritePart(&header, payload);
   }
@@ -191,7 +201,8 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
     ASSIGN_OR_RETURN(place_, services_.connections.Enter(context_->peer()));
     {
       MutexLock lock(mu_);  // OnCallDone() may be called before Open() has returned here.
-      ASSIGN_OR_RETURN(call_, services_.engine.Open(way, [self = this->shared_from_this()](absl::StatusOr<Response> result) {
+      ASSIGN_OR_RETURN(call_, services_.engine.Open(way, [self = this->shared_from_this()](
+                                                             absl::StatusOr<Response> result) {
         self->OnCallDone(std::move(result));
       }));
     }
@@ -208,11 +219,11 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
 
   void SetAlarm(absl::Duration period) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     answer_moved_.store(false, std::memory_order_relaxed);
-    alarm_.Set(absl::ToChronoTime(absl::Now() + period),
-               [weak = this->weak_from_this(), period](bool expired) {
-                 const auto self = weak.lock();  // The alarm keeps its callback, even when it is over.
-                 if (expired && self != nullptr) self->CheckAnswer(period);
-               });
+    alarm_.Set(absl::ToChronoTime(absl::Now() + period), [weak = this->weak_from_this(),
+                                                          period](bool expired) {
+      const auto self = weak.lock();  // The alarm keeps its callback, even when it is over.
+      if (expired && self != nullptr) self->CheckAnswer(period);
+    });
   }
 
   void CheckAnswer(absl::Duration period) {
@@ -235,15 +246,16 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
 
 class UnaryReactor final : public PredictReactor<grpc::ServerUnaryReactor> {
  public:
-  UnaryReactor(GrpcServices services, grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-               grpc::ByteBuffer* response)
+  UnaryReactor(GrpcServices services, grpc::CallbackServerContext* context,
+               const grpc::ByteBuffer* request, grpc::ByteBuffer* response)
       : PredictReactor(services, context), request_(request), response_(response) {}
 
   void Start() {
     v1::RequestHeader header;
     absl::StatusOr<Part> part = ReadPart(*request_, header);
     if (!part.ok()) return call_->Cancel(part.status());
-    Declare(std::move(header), [this, self = shared_from_this(), part = *part] { ReadTensors(part); });
+    Declare(std::move(header),
+            [this, self = shared_from_this(), part = *part] { ReadTensors(part); });
   }
 
  private:
@@ -258,7 +270,8 @@ class UnaryReactor final : public PredictReactor<grpc::ServerUnaryReactor> {
   void Answer(Response response) override {
     absl::StatusOr<grpc::ByteBuffer> message = OneMessage(response);
     if (!message.ok()) return Fail(message.status());
-    if (PayloadSize(response) > kWatchedAnswer) WatchAnswer(services_.engine.options().request_timeout);
+    if (PayloadSize(response) > kWatchedAnswer)
+      WatchAnswer(services_.engine.options().request_timeout);
     *response_ = *std::move(message);
     FinishOnce(grpc::Status::OK);
   }
@@ -269,8 +282,8 @@ class UnaryReactor final : public PredictReactor<grpc::ServerUnaryReactor> {
 
 // A stream of messages upwards.
 //
-//   read loop:  OnReadDone -> Declare or Assemble -> StartRead, until the client half-closes -> Submit
-//   ends when:  the engine calls back, with an answer or an error
+//   read loop:  OnReadDone -> Declare or Assemble -> StartRead, until the client half-closes ->
+//   Submit ends when:  the engine calls back, with an answer or an error
 template <typename Base>
 class UploadReactor : public PredictReactor<Base> {
  public:
@@ -285,7 +298,8 @@ class UploadReactor : public PredictReactor<Base> {
     if (!part.ok()) return this->call_->Cancel(part.status());
     if (admitted_) return ReadPiece(*part);
     if (!part->has_header || part->has_payload) {
-      return this->call_->Cancel(absl::InvalidArgumentError("the first message must hold the header and nothing else"));
+      return this->call_->Cancel(
+          absl::InvalidArgumentError("the first message must hold the header and nothing else"));
     }
     message_.Clear();
     this->Declare(std::move(header), [this, self = this->shared_from_this()] {
@@ -300,15 +314,18 @@ class UploadReactor : public PredictReactor<Base> {
   }
 
   void ReadPiece(const Part& part) {
-    absl::Status status = part.has_header ? absl::InvalidArgumentError("a second header; later messages hold pieces of the payload")
-                                          : Assemble(message_, part, this->call_->assembler());
+    absl::Status status = part.has_header
+                              ? absl::InvalidArgumentError(
+                                    "a second header; later messages hold pieces of the payload")
+                              : Assemble(message_, part, this->call_->assembler());
     message_.Clear();
     if (!status.ok()) return this->call_->Cancel(std::move(status));
     Read();
   }
 
   void Submit() {
-    if (!admitted_) return this->call_->Cancel(absl::InvalidArgumentError("the stream ended without a header"));
+    if (!admitted_)
+      return this->call_->Cancel(absl::InvalidArgumentError("the stream ended without a header"));
     absl::Status status = CheckComplete(this->call_->assembler());
     if (!status.ok()) return this->call_->Cancel(std::move(status));
     this->call_->Submit();
@@ -320,14 +337,16 @@ class UploadReactor : public PredictReactor<Base> {
 
 class StreamReactor final : public UploadReactor<grpc::ServerReadReactor<grpc::ByteBuffer>> {
  public:
-  StreamReactor(GrpcServices services, grpc::CallbackServerContext* context, grpc::ByteBuffer* response)
+  StreamReactor(GrpcServices services, grpc::CallbackServerContext* context,
+                grpc::ByteBuffer* response)
       : UploadReactor(services, context), response_(response) {}
 
  private:
   void Answer(Response response) override {
     absl::StatusOr<grpc::ByteBuffer> message = OneMessage(response);
     if (!message.ok()) return Fail(message.status());
-    if (PayloadSize(response) > kWatchedAnswer) WatchAnswer(services_.engine.options().request_timeout);
+    if (PayloadSize(response) > kWatchedAnswer)
+      WatchAnswer(services_.engine.options().request_timeout);
     *response_ = *std::move(message);
     FinishOnce(grpc::Status::OK);
   }
@@ -338,7 +357,8 @@ class StreamReactor final : public UploadReactor<grpc::ServerReadReactor<grpc::B
 // Adds to the read loop of UploadReactor:
 //
 //   write loop:  engine's answer -> header -> OnWriteDone -> piece -> ... -> Finish
-class DuplexReactor final : public UploadReactor<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>> {
+class DuplexReactor final
+    : public UploadReactor<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>> {
  public:
   using UploadReactor::UploadReactor;
 
@@ -351,7 +371,8 @@ class DuplexReactor final : public UploadReactor<grpc::ServerBidiReactor<grpc::B
  private:
   void Answer(Response response) override {
     response_ = std::move(response);
-    if (PayloadSize(response_) > kWatchedAnswer) WatchAnswer(services_.engine.options().stall_timeout);
+    if (PayloadSize(response_) > kWatchedAnswer)
+      WatchAnswer(services_.engine.options().stall_timeout);
     const v1::ResponseHeader header = ToHeader(response_);
     Write(WritePart(&header, {}));
   }
@@ -375,8 +396,8 @@ class DuplexReactor final : public UploadReactor<grpc::ServerBidiReactor<grpc::B
   }
 
   Response response_;
-  size_t tensor_ = 0;    // being sent
-  uint64_t sent_ = 0;    // bytes of it
+  size_t tensor_ = 0;  // being sent
+  uint64_t sent_ = 0;  // bytes of it
   grpc::ByteBuffer outgoing_;
 };
 
@@ -390,7 +411,8 @@ Reactor* Begin(absl::string_view way, GrpcServices services, Args... args) {
 }  // namespace
 
 grpc::ServerUnaryReactor* StartPredict(GrpcServices services, grpc::CallbackServerContext* context,
-                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) {
   return Begin<UnaryReactor>("grpc-unary", services, context, request, response);
 }
 
@@ -400,8 +422,8 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* StartPredictStream(GrpcServices servi
   return Begin<StreamReactor>("grpc-stream", services, context, response);
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartPredictDuplex(GrpcServices services,
-                                                                               grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartPredictDuplex(
+    GrpcServices services, grpc::CallbackServerContext* context) {
   return Begin<DuplexReactor>("grpc-duplex", services, context);
 }
 

@@ -24,7 +24,7 @@ grpc::ServerUnaryReactor* StartPredict(GrpcServices services, grpc::CallbackServ
 grpc::ServerReadReactor<grpc::ByteBuffer>* StartPredictStream(GrpcServices services,
                                                               grpc::CallbackServerContext* context,
                                                               grpc::ByteBuffer* response);
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartPredictDuplex(GrpcServices services,
-                                                                               grpc::CallbackServerContext* context);
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StartPredictDuplex(
+    GrpcServices services, grpc::CallbackServerContext* context);
 
 }  // namespace millrace

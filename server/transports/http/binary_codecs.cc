@@ -60,6 +60,8 @@ absl::StatusOr<DType> RawType(const BodyInfo& info) {
   for (const TensorSpec& input : info.spec.inputs) {
     if (name ? *name == input.name : info.spec.inputs.size() == 1) return input.dtype;
   }
+  // An input that there is not: the check of the declaration says so, whatever its type.
+  if (name && !info.spec.inputs.empty()) return info.spec.inputs.front().dtype;
   return absl::InvalidArgumentError(
       "the model does not tell the data type; add dtype=float32 to the query");
 }

@@ -172,8 +172,8 @@ absl::Status Reader::ReadField(absl::string_view key, ondemand::value value, Pas
     source_ = std::string(key);
     return key == "inputs" ? ReadInputs(value, pass) : ReadInstances(value, pass);
   }
-  if (key != "signature_name" && key != "parameters" && key != "id") {
-    return Fail("no such field; expected are inputs or instances, signature_name, parameters, id");
+  if (key != "signature_name") {
+    return Fail("no such field; expected are inputs or instances, and perhaps signature_name");
   }
   return pass == Pass::kValues ? Check(value, 0) : absl::OkStatus();
 }

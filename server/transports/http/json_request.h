@@ -3,8 +3,8 @@
 //   {"inputs": VALUE}            {"inputs": {"NAME": VALUE, ...}}
 //   {"instances": [ROW, ...]}    {"instances": [{"NAME": ROW, ...}, ...]}
 //
-// VALUE is a number, a boolean or nested arrays of one shape.  "signature_name", "parameters" and
-// "id" may be there too; they are checked and otherwise ignored.
+// VALUE is a number, a boolean or nested arrays of one shape.  TensorFlow's "signature_name" may be
+// there too, and is ignored: a model has one signature.
 #pragma once
 
 #include <absl/status/statusor.h>
