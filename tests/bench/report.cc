@@ -1,19 +1,18 @@
 #include "tests/bench/report.h"
 
-#include <sys/resource.h>
+#include <time.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 
 namespace millrace::bench {
 namespace {
 
-double Seconds(const timeval& time) { return time.tv_sec + time.tv_usec * 1e-6; }
-
 double CpuSeconds() {
-  rusage usage;
-  ::getrusage(RUSAGE_SELF, &usage);
-  return Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
+  timespec time;
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
 }  // namespace

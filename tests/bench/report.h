@@ -2,7 +2,6 @@
 // waits for a line, and reports on its last line what it measured, as JSON.
 #pragma once
 
-#include <chrono>
 #include <vector>
 
 namespace millrace::bench {

@@ -596,6 +596,7 @@ class Vanishing(harness.ServerTestCase):
         return received
 
 
+@unittest.skipIf(harness.SANITIZER, "the sanitizer needs descriptors for its own checks")
 class Descriptors(unittest.TestCase):
     """A server that has no descriptors left, because one client used them up."""
 

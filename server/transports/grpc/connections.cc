@@ -107,7 +107,8 @@ absl::Status GrpcConnections::Add(absl::string_view peer, int fd, std::shared_pt
   MutexLock lock(mu_);
   by_fd_[copy] = state;
   if (peer != kUnix) by_peer_[state->peer] = state;
-  epoll_event event = {};  // No event asked for: the end is reported all the same.
+  epoll_event event = {};
+  event.events = EPOLLRDHUP;  // The peer has ended it; our own end is reported all the same.
   event.data.fd = copy;
   epoll_ctl(epoll_.native_handle(), EPOLL_CTL_ADD, copy, &event);
   return absl::OkStatus();
