@@ -157,30 +157,31 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
   }
 
   void FinishOnce(const grpc::Status& status) {
-    MarkFinished();
+    {
+      MutexLock lock(mu_);
+      finished_ = true;
+    }
     this->Finish(status);
-  }
-
-  void MarkFinished() {
-    MutexLock lock(mu_);
-    finished_ = true;
   }
 
   void Fail(const absl::Status& status) { FinishOnce(ToGrpc(status)); }
 
-  // The answer as one message; RESOURCE_EXHAUSTED if it is too large for one.
-  absl::StatusOr<grpc::ByteBuffer> OneMessage(const Response& response) const {
+  // Answers with one message, or with RESOURCE_EXHAUSTED if it is too large for one.
+  void AnswerInOne(const Response& response, grpc::ByteBuffer& message) {
     const uint64_t size = PayloadSize(response);
-    if (size > services_.options.max_unary_bytes) {
-      return TooLargeError(absl::StrCat(
-          "the answer has ", size, " bytes, more than one message may hold (",
-          services_.options.max_unary_bytes, ", --max-unary-bytes); call PredictDuplex"));
+    const uint64_t limit = services_.options.max_unary_bytes;
+    if (size > limit) {
+      return Fail(TooLargeError(absl::StrCat("the answer has ", size,
+                                             " bytes, more than one message may hold (", limit,
+                                             ", --max-unary-bytes); call PredictDuplex")));
     }
     std::vector<grpc::Slice> payload;
     for (const Tensor& tensor : response.outputs)
       payload.push_back(SharedSlice(tensor, tensor.bytes));
     const v1::ResponseHeader header = ToHeader(response);
-    return WritePart(&header, payload);
+    message = WritePart(&header, payload);
+    if (size > kWatchedAnswer) WatchAnswer(services_.engine.options().request_timeout);
+    FinishOnce(grpc::Status::OK);
   }
 
   // Cancels the call when there is no OnAnswerMoved() for `period`, until it is done.
@@ -246,13 +247,16 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
 
 class UnaryReactor final : public PredictReactor<grpc::ServerUnaryReactor> {
  public:
+  // Takes what is in `request`, which may be gone before the last of it is copied.
   UnaryReactor(GrpcServices services, grpc::CallbackServerContext* context,
                const grpc::ByteBuffer* request, grpc::ByteBuffer* response)
-      : PredictReactor(services, context), request_(request), response_(response) {}
+      : PredictReactor(services, context), response_(response) {
+    message_.Swap(const_cast<grpc::ByteBuffer*>(request));
+  }
 
   void Start() {
     v1::RequestHeader header;
-    absl::StatusOr<Part> part = ReadPart(*request_, header);
+    absl::StatusOr<Part> part = ReadPart(message_, header);
     if (!part.ok()) return call_->Cancel(part.status());
     Declare(std::move(header),
             [this, self = shared_from_this(), part = *part] { ReadTensors(part); });
@@ -260,30 +264,24 @@ class UnaryReactor final : public PredictReactor<grpc::ServerUnaryReactor> {
 
  private:
   void ReadTensors(const Part& part) {
-    absl::Status status = Assemble(*request_, part, call_->assembler());
+    absl::Status status = Assemble(message_, part, call_->assembler());
+    message_.Clear();
     if (status.ok()) status = CheckComplete(call_->assembler());
     if (!status.ok()) return call_->Cancel(std::move(status));
-    const_cast<grpc::ByteBuffer*>(request_)->Clear();  // gRPC needs it no more, and it is large.
     call_->Submit();
   }
 
-  void Answer(Response response) override {
-    absl::StatusOr<grpc::ByteBuffer> message = OneMessage(response);
-    if (!message.ok()) return Fail(message.status());
-    if (PayloadSize(response) > kWatchedAnswer)
-      WatchAnswer(services_.engine.options().request_timeout);
-    *response_ = *std::move(message);
-    FinishOnce(grpc::Status::OK);
-  }
+  void Answer(Response response) override { AnswerInOne(response, *response_); }
 
-  const grpc::ByteBuffer* const request_;
+  grpc::ByteBuffer message_;
   grpc::ByteBuffer* const response_;
 };
 
 // A stream of messages upwards.
 //
-//   read loop:  OnReadDone -> Declare or Assemble -> StartRead, until the client half-closes ->
-//   Submit ends when:  the engine calls back, with an answer or an error
+//   read loop:  OnReadDone -> Declare or Assemble -> StartRead -> ...
+//   at its end: the client half-closes -> Submit
+//   ends when:  the engine calls back, with an answer or an error
 template <typename Base>
 class UploadReactor : public PredictReactor<Base> {
  public:
@@ -342,14 +340,7 @@ class StreamReactor final : public UploadReactor<grpc::ServerReadReactor<grpc::B
       : UploadReactor(services, context), response_(response) {}
 
  private:
-  void Answer(Response response) override {
-    absl::StatusOr<grpc::ByteBuffer> message = OneMessage(response);
-    if (!message.ok()) return Fail(message.status());
-    if (PayloadSize(response) > kWatchedAnswer)
-      WatchAnswer(services_.engine.options().request_timeout);
-    *response_ = *std::move(message);
-    FinishOnce(grpc::Status::OK);
-  }
+  void Answer(Response response) override { AnswerInOne(response, *response_); }
 
   grpc::ByteBuffer* const response_;
 };
