@@ -10,7 +10,7 @@ namespace {
 
 constexpr absl::Duration kPeriod = absl::Milliseconds(200);
 
-struct Call {
+struct Exchange {
   grpc::ClientContext context;
   v1::GetModelRequest request;
   v1::GetModelResponse response;
@@ -45,9 +45,12 @@ void Heartbeat::Run() {
 }
 
 void Heartbeat::Beat() {
-  const auto call = std::make_shared<struct Call>();
-  stub_->async()->GetModel(&call->context, &call->request, &call->response,
-                           [this, call](const grpc::Status&) {
+  auto* const exchange = new Exchange();
+  stub_->async()->GetModel(&exchange->context, &exchange->request, &exchange->response,
+                           [this, exchange](const grpc::Status&) {
+                             // First, because it holds the channel: gRPC must not lose its last
+                             // channel or server on a thread of its own, which it would wait for.
+                             delete exchange;
                              MutexLock lock(mu_);
                              calling_ = false;
                              changed_.NotifyAll();
