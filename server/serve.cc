@@ -15,7 +15,6 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
 
 #include "server/core/clock.h"
 #include "server/core/engine.h"
@@ -89,21 +88,25 @@ std::string StartLine(const Acceptor& acceptor, const Engine& engine, const Slab
                          engine.options().threads, static_cast<double>(pool.limit()) / (1 << 30));
 }
 
-// Catches SIGTERM and SIGINT from construction on.
+// SIGTERM and SIGINT, kept back from construction on, in this thread and those that it starts.
 class Signals {
  public:
+  Signals() {
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+
   // Blocks until one came, and returns its name; a second one then ends the process at once.
   const char* Wait() {
     int number = 0;
-    signals_.async_wait([&](const boost::system::error_code&, int signal) { number = signal; });
-    io_.run();
-    signals_.clear();
+    sigwait(&set_, &number);
+    pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
     return number == SIGTERM ? "SIGTERM" : "SIGINT";
   }
 
  private:
-  boost::asio::io_context io_;
-  boost::asio::signal_set signals_{io_, SIGTERM, SIGINT};
+  sigset_t set_ = {};
 };
 
 }  // namespace

@@ -1,6 +1,4 @@
-#include <absl/base/thread_annotations.h>
 #include <absl/strings/str_cat.h>
-#include <absl/synchronization/mutex.h>
 #include <grpcpp/client_context.h>
 #include <malloc.h>
 #include <millrace/client.h>
@@ -23,7 +21,7 @@ class IdleConnections {
  public:
   // The one that was used last; null if there is none.
   std::unique_ptr<Connection> Take() {
-    absl::MutexLock lock(&mu_);
+    const std::lock_guard lock(mu_);
     if (idle_.empty()) return nullptr;
     std::unique_ptr<Connection> connection = std::move(idle_.back());
     idle_.pop_back();
@@ -31,19 +29,19 @@ class IdleConnections {
   }
 
   void Give(std::unique_ptr<Connection> connection) {
-    absl::MutexLock lock(&mu_);
+    const std::lock_guard lock(mu_);
     idle_.push_back(std::move(connection));
   }
 
   void Clear() {
     std::vector<std::unique_ptr<Connection>> closing;
-    absl::MutexLock lock(&mu_);
+    const std::lock_guard lock(mu_);
     closing.swap(idle_);
   }
 
  private:
-  absl::Mutex mu_;
-  std::vector<std::unique_ptr<Connection>> idle_ ABSL_GUARDED_BY(mu_);
+  std::mutex mu_;
+  std::vector<std::unique_ptr<Connection>> idle_;  // under mu_
 };
 
 TensorInfo FromProto(const v1::TensorSpec& spec) {

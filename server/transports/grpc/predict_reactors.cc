@@ -156,6 +156,11 @@ class PredictReactor : public Base, public std::enable_shared_from_this<PredictR
     if (!finished_) operation();
   }
 
+  bool finished() {
+    MutexLock lock(mu_);
+    return finished_;
+  }
+
   void FinishOnce(const grpc::Status& status) {
     {
       MutexLock lock(mu_);
@@ -290,6 +295,7 @@ class UploadReactor : public PredictReactor<Base> {
   void Start() { Read(); }
 
   void OnReadDone(bool ok) override {
+    if (this->finished()) return;
     if (!ok) return Submit();
     v1::RequestHeader header;
     absl::StatusOr<Part> part = ReadPart(message_, header);
