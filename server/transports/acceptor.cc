@@ -4,7 +4,9 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/strip.h>
+#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -96,9 +98,23 @@ std::string ToString(const Endpoint& endpoint) {
   return ToString(tcp);
 }
 
-void SetNoDelay(Socket& socket) {
-  error_code ignored;  // A unix socket has no such option.
-  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+// Small answers leave at once, and a peer that is gone is noticed within a minute, not in hours.  A
+// unix socket has no such options, and needs none.
+void SetTcpOptions(Socket& socket) {
+  constexpr struct {
+    int level, name, value;
+  } kOptions[] = {
+      {IPPROTO_TCP, TCP_NODELAY, 1},           {SOL_SOCKET, SO_KEEPALIVE, 1},
+      {IPPROTO_TCP, TCP_KEEPIDLE, 30},          // seconds of silence before the first probe,
+      {IPPROTO_TCP, TCP_KEEPINTVL, 10},         // between probes,
+      {IPPROTO_TCP, TCP_KEEPCNT, 2},            // and how many may fail
+      {IPPROTO_TCP, TCP_USER_TIMEOUT, 50'000},  // milliseconds that sent bytes may be
+                                                // unacknowledged
+  };
+  for (const auto& option : kOptions) {
+    setsockopt(socket.native_handle(), option.level, option.name, &option.value,
+               sizeof option.value);
+  }
 }
 
 }  // namespace
@@ -172,7 +188,7 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
     }
     ++*connections_;
     std::shared_ptr<void> place(nullptr, [connections = connections_](void*) { --*connections; });
-    SetNoDelay(socket);
+    SetTcpOptions(socket);
     const auto executor = socket.get_executor();
     Connection connection{std::move(socket), "", ToString(peer), std::move(place)};
     asio::co_spawn(executor, Dispatch(shared_from_this(), std::move(connection)), asio::detached);

@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -108,6 +110,24 @@ TEST_F(AcceptorTest, TellsProtocolsByteByByte) {
   auto http = Connect();
   for (const char c : {'P', 'R', 'I', 'X'}) asio::write(http, asio::buffer(&c, 1));
   EXPECT_EQ(NextTaken(), "http PRIX");
+}
+
+TEST_F(AcceptorTest, FindsDeadPeersWithinAMinute) {
+  ASSERT_TRUE(Start().ok());
+  auto client = Connect();
+  asio::write(client, asio::buffer("GET", 3));
+  NextTaken();
+  const auto option = [this](int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(getsockopt(connections_[0].socket.native_handle(), level, name, &value, &size), 0);
+    return value;
+  };
+  EXPECT_EQ(option(SOL_SOCKET, SO_KEEPALIVE), 1);
+  EXPECT_LE(option(IPPROTO_TCP, TCP_KEEPIDLE) +
+                option(IPPROTO_TCP, TCP_KEEPCNT) * option(IPPROTO_TCP, TCP_KEEPINTVL),
+            60);
+  EXPECT_LE(option(IPPROTO_TCP, TCP_USER_TIMEOUT), 60'000);
 }
 
 TEST_F(AcceptorTest, ClosesASilentConnection) {

@@ -171,10 +171,9 @@ class GrpcTransport::Impl {
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
                                static_cast<int>(options_.max_metadata_bytes) * kAdvertisedFactor);
 
-    // A dead peer is found in less than a minute, not in gRPC's two hours.
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    // No keepalive of gRPC's: with it, it would measure the connection's bandwidth again and again,
+    // and let its window, and the memory that it holds for a stream, grow with every busy moment.
+    // TCP finds dead peers (acceptor.cc).
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
 
     // gRPC 1.51 inflates a message before it looks at its size, so it inflates none and takes none.
