@@ -1,7 +1,6 @@
 // How close the row sums come to only reading the image, and what the whole model costs.
 //
-//   cmake --preset release -B build/bench -DMILLRACE_TESTS=ON
-//   cmake --build build/bench -t kernel_bench && build/bench/bin/kernel_bench
+//   cmake --build --preset release -t kernel_bench && build/release/bin/kernel_bench
 //
 // One image that fits the last cache is read from there; a ring of images comes from memory.
 #include <benchmark/benchmark.h>

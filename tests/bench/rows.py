@@ -77,13 +77,11 @@ def chosen(quick, fits):
 
 
 def why_not(row, bin_dir):
-    if available_for(row) < 0:
-        return f"needs {row.bytes / GIB:.0f} GiB of memory, and as much as half of it again for all else"
+    """What is missing here to measure the row; None if nothing is."""
+    needed = 1.5 * row.bytes * min(row.clients, 4)
+    if needed > processes.available_memory():
+        return f"needs {needed / GIB:.1f} GiB of free memory"
     return processes.why_not(WAYS[row.name].server, bin_dir)
-
-
-def available_for(row):
-    return processes.available_memory() - 1.5 * row.bytes * min(row.clients, 4)
 
 
 def read_sizes(row):
@@ -127,11 +125,15 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def gb_per_s(row, turns, median):
-    """Of one client from the median, of several what all of them had together."""
+def median_ms(turns):
+    return statistics.median(ms for turn in turns for ms in turn["ms"])
+
+
+def gb_per_s(row, turns):
+    """Of one client from the median; of several what all of them had together, in the median turn."""
     if row.clients == 1:
-        return row.bytes / median / 1e6
-    return row.bytes * sum(len(t["ms"]) for t in turns) / sum(t["wall_s"] for t in turns) / 1e9
+        return row.bytes / median_ms(turns) / 1e6
+    return statistics.median(row.bytes * len(turn["ms"]) / turn["wall_s"] / 1e9 for turn in turns)
 
 
 def summary(row, turns):
@@ -139,13 +141,12 @@ def summary(row, turns):
     by_size = collections.defaultdict(list)
     for turn in turns:
         by_size[turn["read_size"]].append(turn)
-    turns = min(by_size.values(), key=lambda some: statistics.median(ms for t in some for ms in t["ms"]))
+    turns = max(by_size.values(), key=lambda some: gb_per_s(row, some))
     samples = [ms for turn in turns for ms in turn["ms"]]
-    median = statistics.median(samples)
     gb = row.bytes * len(samples) / 1e9
     return {"name": row.name, "bytes": row.bytes, "clients": row.clients,
-            "median_ms": round(median, 4), "p99_ms": round(percentile(samples, 0.99), 4),
-            "gb_per_s": round(gb_per_s(row, turns, median), 6),
+            "median_ms": round(median_ms(turns), 4), "p99_ms": round(percentile(samples, 0.99), 4),
+            "gb_per_s": round(gb_per_s(row, turns), 6),
             "client_cpu_s_per_gb": round(sum(t["cpu_s"] for t in turns) / gb, 4),
             "server_cpu_s_per_gb": round(sum(t["server_cpu_s"] for t in turns) / gb, 4),
             "server_peak_bytes": max(t["server_peak"] for t in turns)}

@@ -1,6 +1,15 @@
 """The benchmark: runs rows in interleaved rounds, then the properties; prints the tables, writes results.json and charts.
 
-scripts/bench builds what this needs, and says what the options are.
+scripts/bench builds what this needs, and says what the options are.  All of it is a folder of the tests because a short run is
+one of them (test_bench.py), and what holds for tests holds here: format, layers, warnings.
+
+    rows.py        what is measured, as a table, and how one row is
+    properties.py  what is measured beside it
+    targets.py     the numbers to reach
+    processes.py   servers and clients, and what the kernel knows of them
+    report.py      the tables and docs/PERFORMANCE.md; charts.py the pictures
+    load.cc        the C++ clients; python_client.py those in Python
+    app.py         the application for the other servers
 """
 import argparse
 import datetime
@@ -24,7 +33,8 @@ ROUNDS, QUICK_ROUNDS = 5, 2
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures Millrace beside its ceiling and other servers.")
+    parser = argparse.ArgumentParser(prog="scripts/bench",
+                                     description="Measures Millrace beside its ceiling and other servers.")
     parser.add_argument("--quick", action="store_true", help="fewer rows, sizes and requests: under two minutes")
     parser.add_argument("--only", metavar="PATTERN", help="rows and properties whose name has this regular expression")
     parser.add_argument("--rounds", type=int, help=f"how often each row has its turn; default {ROUNDS}, or {QUICK_ROUNDS}")
@@ -74,7 +84,7 @@ def machine(bin_dir):
     return {"cpu": field("/proc/cpuinfo", r"^model name\s*: (.*)$"),
             "cores": os.cpu_count(),
             "memory_bytes": int(field("/proc/meminfo", r"^MemTotal:\s+(\d+)")) * 1024,
-            "kernel": platform.release(),
+            "kernel": re.match(r"[\d.]*\d", platform.release()).group(),
             "system": field("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)'),
             "versions": versions(bin_dir),
             "commit": (output("git", "rev-parse", "--short=12", "HEAD") or "unknown") + (" and changes" if changed else ""),

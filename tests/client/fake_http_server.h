@@ -37,9 +37,10 @@ class FakeHttpPeer {
 
   // A whole request with a Content-Length, if the client did not close.
   bool ReadRequest(std::string& head, std::string& body) {
-    head = ReadHead();
-    const size_t at = head.find("Content-Length: ");
+    std::string next = ReadHead();
+    const size_t at = next.find("Content-Length: ");
     if (at == std::string::npos) return false;
+    head = std::move(next);
     body = ReadBody(std::stoul(head.substr(at + 16)));
     return true;
   }
