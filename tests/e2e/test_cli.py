@@ -145,7 +145,7 @@ class Progress(CliTestCase):
         lines = drawn.split("\r")
         bars = [line for line in lines if re.search(r"\[[=> ]{10,}\]", line)]
         self.assertTrue(bars, drawn)
-        self.assertRegex(bars[0], r"\d+%  [\d.]+ [kMG]B of 3\.0 GB  [\d.]+ GB/s")
+        self.assertRegex(bars[0], r"\d+%  [\d.]+ [kMG]?B of 3\.0 GB  [\d.]+ GB/s")
         self.assertTrue(any(re.search(r"\d:\d\d left", line) for line in bars), drawn)
         self.assertTrue(all(len(line) < 100 for line in bars), "a bar is wider than the terminal")
         self.assertRegex(drawn, r"\r +\rstd: ", "the bar is wiped before the answer is printed")
