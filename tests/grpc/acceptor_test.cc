@@ -152,6 +152,10 @@ TEST_F(AcceptorTest, ClosesConnectionsAboveItsCap) {
 }
 
 TEST_F(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer opens a pipe to look at an object, and takes one that it cannot "
+                  "look at for a broken one";
+#endif
   ASSERT_TRUE(Start().ok());
   auto client = asio::ip::tcp::socket(client_io_);
   client.open(asio::ip::tcp::v4());
