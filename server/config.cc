@@ -129,6 +129,8 @@ void AddOptions(CLI::App& app, Config& config) {
   options.Count("threads", config.engine.threads, 0, "Requests that run at once; 0 for one a core");
   options.Count("io-threads", config.io_threads, 0,
                 "Threads that receive HTTP bodies; 0 for one a core, at most 4");
+  options.Count("grpc-threads", config.grpc.threads, 0,
+                "Threads that carry gRPC's messages; 0 for one for every four cores");
   options.Bytes(
       "memory-limit", config.arena.limit, 1 << 20, kLargestMemory,
       "Memory for tensors, of all requests together; the default is half of the machine's");

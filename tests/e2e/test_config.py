@@ -117,7 +117,7 @@ class Help(unittest.TestCase):
     OPTIONS = ["bind", "model", "threads", "memory-limit", "max-request-bytes", "max-unary-bytes", "max-connections",
                "max-connection-calls", "max-requests", "max-waiting", "max-queued", "admission-timeout",
                "request-timeout", "stall-timeout", "header-timeout", "idle-timeout", "trim-after", "drain-timeout",
-               "io-threads", "grpc-memory-limit", "log-format", "log-level", "config", "version", "help"]
+               "io-threads", "grpc-threads", "grpc-memory-limit", "log-format", "log-level", "config", "version", "help"]
 
     def test_help_has_every_option_and_its_variable(self):
         done = run_server("--help")

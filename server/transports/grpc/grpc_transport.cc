@@ -3,19 +3,25 @@
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 #include <grpc/grpc.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <mutex>
+#include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "proto/framing/framing.h"
 #include "proto/millrace/v1/prediction.grpc.pb.h"
-#include "server/transports/grpc/heartbeat.h"
-#include "server/transports/grpc/predict_reactors.h"
+#include "server/transports/grpc/grpc_status.h"
+#include "server/transports/grpc/health.h"
+#include "server/transports/grpc/predict_handler.h"
+#include "server/transports/grpc/reflection.h"
+#include "server/transports/grpc/rpc.h"
+#include "server/transports/grpc/unary_handler.h"
 
 namespace millrace {
 namespace {
@@ -28,6 +34,9 @@ constexpr uint64_t kMaxHeaderBytes = 1 << 20;
 // gRPC's own limits lie above ours, because it closes the whole connection of a client that exceeds
 // them.
 constexpr int kAdvertisedFactor = 4;
+
+constexpr char kHealthService[] = "grpc.health.v1.Health";
+constexpr char kReflectionService[] = "grpc.reflection.v1.ServerReflection";
 
 void ToProto(const TensorSpec& spec, v1::TensorSpec& out) {
   out.set_name(spec.name);
@@ -45,66 +54,33 @@ void ToProto(const ModelSpec& spec, bool ready, v1::Model& out) {
   out.set_ready(ready);
 }
 
-using Service = PredictionService::WithRawCallbackMethod_Predict<
-    PredictionService::WithRawCallbackMethod_PredictStream<
-        PredictionService::WithRawCallbackMethod_PredictDuplex<
-            PredictionService::WithCallbackMethod_ListModels<
-                PredictionService::WithCallbackMethod_GetModel<PredictionService::Service>>>>>;
+void AddPrediction(const GrpcOptions& options, Engine& engine, RpcMethods& methods) {
+  const std::string prefix = absl::StrCat("/", PredictionService::service_full_name(), "/");
+  methods[prefix + "Predict"] = PredictHandlers(kPredict, options, engine);
+  methods[prefix + "PredictStream"] = PredictHandlers(kPredictStream, options, engine);
+  methods[prefix + "PredictDuplex"] = PredictHandlers(kPredictDuplex, options, engine);
+  methods[prefix + "ListModels"] = UnaryHandlers<v1::ListModelsRequest, v1::ListModelsResponse>(
+      [&engine](const v1::ListModelsRequest&, v1::ListModelsResponse& response) {
+        for (const ModelSpec* spec : engine.registry().List())
+          ToProto(*spec, engine.ready(), *response.add_models());
+        response.set_default_model(std::string(engine.registry().default_name()));
+        return grpc::Status::OK;
+      });
+  methods[prefix + "GetModel"] = UnaryHandlers<v1::GetModelRequest, v1::GetModelResponse>(
+      [&engine](const v1::GetModelRequest& request, v1::GetModelResponse& response) {
+        const absl::StatusOr<Model*> model =
+            engine.registry().Find(request.name(), request.version());
+        if (!model.ok()) return ToGrpc(model.status());
+        ToProto((*model)->spec(), engine.ready(), *response.mutable_model());
+        return grpc::Status::OK;
+      });
+}
 
-class PredictionServiceImpl final : public Service {
- public:
-  explicit PredictionServiceImpl(GrpcServices services) : services_(services) {}
-
-  grpc::ServerUnaryReactor* Predict(grpc::CallbackServerContext* context,
-                                    const grpc::ByteBuffer* request,
-                                    grpc::ByteBuffer* response) override {
-    return StartPredict(services_, context, request, response);
-  }
-
-  grpc::ServerReadReactor<grpc::ByteBuffer>* PredictStream(grpc::CallbackServerContext* context,
-                                                           grpc::ByteBuffer* response) override {
-    return StartPredictStream(services_, context, response);
-  }
-
-  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PredictDuplex(
-      grpc::CallbackServerContext* context) override {
-    return StartPredictDuplex(services_, context);
-  }
-
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
-                                       const v1::ListModelsRequest*,
-                                       v1::ListModelsResponse* response) override {
-    const Engine& engine = services_.engine;
-    for (const ModelSpec* spec : engine.registry().List())
-      ToProto(*spec, engine.ready(), *response->add_models());
-    response->set_default_model(std::string(engine.registry().default_name()));
-    return Finished(context, grpc::Status::OK);
-  }
-
-  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
-                                     const v1::GetModelRequest* request,
-                                     v1::GetModelResponse* response) override {
-    const Engine& engine = services_.engine;
-    const absl::StatusOr<Model*> model =
-        engine.registry().Find(request->name(), request->version());
-    if (!model.ok()) {
-      return Finished(context,
-                      {grpc::StatusCode::NOT_FOUND, std::string(model.status().message())});
-    }
-    ToProto((*model)->spec(), engine.ready(), *response->mutable_model());
-    return Finished(context, grpc::Status::OK);
-  }
-
- private:
-  static grpc::ServerUnaryReactor* Finished(grpc::CallbackServerContext* context,
-                                            const grpc::Status& status) {
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(status);
-    return reactor;
-  }
-
-  const GrpcServices services_;
-};
+int QueueCount(const GrpcOptions& options) {
+  if (options.threads > 0) return options.threads;
+  constexpr unsigned kCoresPerThread = 4;
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency() / kCoresPerThread));
+}
 
 }  // namespace
 
@@ -113,7 +89,12 @@ class GrpcTransport::Impl {
   Impl(GrpcOptions options, Engine& engine, boost::asio::io_context& io)
       : options_(options),
         connections_(options_.connection, io),
-        service_({options_, engine, connections_}) {}
+        health_({PredictionService::service_full_name(), kHealthService, kReflectionService}) {
+    AddPrediction(options_, engine, methods_);
+    health_.AddTo(methods_);
+    AddReflection({PredictionService::service_full_name(), kHealthService, kReflectionService},
+                  methods_);
+  }
 
   absl::Status Start() {
     // Shutting gRPC down with the last of its objects waits for its poller, up to ten seconds.  So
@@ -121,18 +102,21 @@ class GrpcTransport::Impl {
     static std::once_flag once;
     std::call_once(once, grpc_init);
 
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
         grpc::InsecureServerCredentials());
-    builder.RegisterService(&service_);
+    builder.RegisterAsyncGenericService(&service_);
     Limit(builder);
+    for (int i = 0; i < QueueCount(options_); ++i) {
+      queues_.push_back(
+          std::make_unique<RpcQueue>(builder.AddCompletionQueue(), service_, methods_,
+                                     RpcLimits{connections_, options_.max_metadata_bytes}));
+    }
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) return absl::InternalError("gRPC did not start");
-    SetHealth(true);
-    heartbeat_ = std::make_unique<Heartbeat>(*server_);
+    for (const auto& queue : queues_) queue->Start();
+    health_.SetServing(true);
     return absl::OkStatus();
   }
 
@@ -152,13 +136,14 @@ class GrpcTransport::Impl {
     acceptor_->HandleNewConnection(&parameters);
   }
 
-  void StopServing() { SetHealth(false); }
+  void StopServing() { health_.SetServing(false); }
 
   void Stop(absl::Duration timeout) {
-    heartbeat_.reset();
     if (server_ == nullptr) return;
+    health_.EndWatches();
     connections_.WaitUntilEmpty(timeout);
-    server_->Shutdown(absl::ToChronoTime(absl::Now()));  // Health watchers would stay for ever.
+    server_->Shutdown(absl::ToChronoTime(absl::Now()));
+    queues_.clear();
   }
 
  private:
@@ -186,18 +171,14 @@ class GrpcTransport::Impl {
     builder.SetResourceQuota(quota);
   }
 
-  void SetHealth(bool serving) {
-    grpc::HealthCheckServiceInterface* const health = server_->GetHealthCheckService();
-    health->SetServingStatus(serving);
-    health->SetServingStatus(PredictionService::service_full_name(), serving);
-  }
-
   const GrpcOptions options_;
   GrpcConnections connections_;
-  PredictionServiceImpl service_;
+  Health health_;
+  RpcMethods methods_;
+  grpc::AsyncGenericService service_;
+  std::vector<std::unique_ptr<RpcQueue>> queues_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<Heartbeat> heartbeat_;
 };
 
 GrpcTransport::GrpcTransport(GrpcOptions options, Engine& engine, boost::asio::io_context& io)

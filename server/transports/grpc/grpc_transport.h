@@ -16,6 +16,9 @@
 namespace millrace {
 
 struct GrpcOptions {
+  // Threads that read and write; 0 for one for every four cores.  Each connection has one of them.
+  int threads = 0;
+
   // The largest single message, either way.  A message lies in gRPC's memory, outside the arena,
   // until it is copied.
   uint64_t max_unary_bytes = 64 << 20;
