@@ -81,7 +81,10 @@ EngineOptions Completed(EngineOptions options, const SlabPool& pool) {
 Call::Call(Engine& engine, absl::string_view way, OnDone on_done)
     : engine_(engine), way_(way), on_done_(std::move(on_done)) {}
 
-Call::~Call() { engine_.Abandon(*this); }
+Call::~Call() {
+  // Whoever changed the state held the call, so that it is settled here.
+  if (state_ != State::kDone) engine_.Abandon(*this);
+}
 
 void Call::Admit(Declaration declaration, OnAdmitted on_admitted) {
   absl::StatusOr<Plan> plan = MakePlan(declaration);
@@ -124,7 +127,7 @@ void Call::Submit() {
   if (!inputs.ok()) return engine_.Finish(*this, inputs.status());
   request_.inputs = *std::move(inputs);
   Order(spec(), request_.inputs);
-  engine_.Enqueue(shared_from_this());
+  engine_.Submit(shared_from_this());
 }
 
 void Call::Submit(std::vector<Tensor> inputs) {
@@ -136,7 +139,7 @@ void Call::Submit(std::vector<Tensor> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) inputs[i].meta.name = std::move(metas[i].name);
   request_.inputs = std::move(inputs);
   Order(spec(), request_.inputs);
-  engine_.Enqueue(shared_from_this());
+  engine_.Submit(shared_from_this());
 }
 
 void Call::Cancel(absl::Status status) { engine_.Finish(*this, std::move(status)); }
@@ -148,8 +151,12 @@ void Call::SetDeadline(absl::Time deadline) {
 
 Timing Call::timing() const {
   MutexLock lock(engine_.mu_);
-  return {Between(times_.declared, times_.admitted), Between(times_.admitted, times_.submitted),
-          Between(times_.submitted, times_.started), Between(times_.started, times_.ended)};
+  return times_.Steps();
+}
+
+Timing Call::Times::Steps() const {
+  return {Between(declared, admitted), Between(admitted, submitted), Between(submitted, started),
+          Between(started, ended)};
 }
 
 Engine::Engine(EngineOptions options, SlabPool& pool, const Registry& registry, EngineProbe& probe,
@@ -223,25 +230,37 @@ void Engine::Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted) {
   std::move(on_admitted)();
 }
 
-void Engine::Enqueue(CallPtr call) {
+void Engine::Submit(CallPtr call) {
+  const bool quick = call->plan_.model->RunsQuickly(call->request_);
+  bool runs_here = false;
   absl::Status refused;
   {
     MutexLock lock(mu_);
     if (call->state_ != Call::State::kReceiving) return;
-    std::deque<CallPtr>& queue = queues_[call->plan_.model];
-    if (static_cast<int>(queue.size()) >= options_.max_queued) {
-      refused = absl::ResourceExhaustedError(
-          absl::StrCat(queue.size(), " requests are queued for model \"", call->spec().name,
-                       "\", which is the limit; try again later"));
+    call->times_.submitted = clock_.Now();
+    runs_here = quick && turns_.empty() && running_ < options_.threads;
+    if (runs_here) {
+      BecomeRunning(*call, call->times_.submitted);
     } else {
-      call->state_ = Call::State::kQueued;
-      call->times_.submitted = clock_.Now();
-      if (queue.empty()) turns_.push_back(call->plan_.model);
-      queue.push_back(call);
+      refused = Enqueue(call);
     }
   }
+  if (runs_here) return RunToEnd(*call);
   if (!refused.ok()) return Finish(*call, std::move(refused));
   work_.NotifyOne();
+}
+
+absl::Status Engine::Enqueue(const CallPtr& call) {
+  std::deque<CallPtr>& queue = queues_[call->plan_.model];
+  if (static_cast<int>(queue.size()) >= options_.max_queued) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(queue.size(), " requests are queued for model \"", call->spec().name,
+                     "\", which is the limit; try again later"));
+  }
+  call->state_ = Call::State::kQueued;
+  if (queue.empty()) turns_.push_back(call->plan_.model);
+  queue.push_back(call);
+  return absl::OkStatus();
 }
 
 void Engine::Work() {
@@ -249,12 +268,11 @@ void Engine::Work() {
     CallPtr call;
     {
       MutexLock lock(mu_);
-      while (turns_.empty() && !stopping_) work_.Wait(mu_);
-      if (turns_.empty()) return;
+      while (!HasWork() && !stopping_) work_.Wait(mu_);
+      if (!HasWork()) return;
       call = PopQueued();
     }
-    absl::StatusOr<Response> response = Run(*call);
-    Finish(*call, std::move(response));
+    RunToEnd(*call);
   }
 }
 
@@ -265,9 +283,26 @@ Engine::CallPtr Engine::PopQueued() {
   CallPtr call = std::move(queue.front());
   queue.pop_front();
   if (!queue.empty()) turns_.push_back(model);
-  call->state_ = Call::State::kRunning;
-  call->times_.started = clock_.Now();
+  BecomeRunning(*call, clock_.Now());
   return call;
+}
+
+void Engine::BecomeRunning(Call& call, absl::Time now) {
+  call.state_ = Call::State::kRunning;
+  call.times_.started = now;
+  ++running_;
+}
+
+void Engine::RunToEnd(Call& call) {
+  absl::StatusOr<Response> response = Run(call);
+  bool more = false;
+  {
+    MutexLock lock(mu_);
+    --running_;
+    more = HasWork();
+  }
+  if (more) work_.NotifyOne();
+  Finish(call, std::move(response));
 }
 
 absl::StatusOr<Response> Engine::Run(Call& call) {
@@ -286,17 +321,18 @@ void Engine::Finish(Call& call, absl::StatusOr<Response> result) {
   Call::OnDone on_done;
   Call::OnAdmitted on_admitted;
   CallPtr unqueued;
+  Timing timing;
   {
     MutexLock lock(mu_);
     if (call.state_ == Call::State::kDone) return;
     unqueued = Unqueue(call);
     call.state_ = Call::State::kDone;
     call.times_.ended = clock_.Now();
+    timing = call.times_.Steps();
     on_done = std::move(call.on_done_);
     on_admitted = std::move(call.on_admitted_);
     calls_.erase(&call);
   }
-  const Timing timing = call.timing();
   const ModelSpec* const spec = call.plan_.model == nullptr ? nullptr : &call.spec();
   probe_.OnCallDone(
       {.way = call.way_,
@@ -329,7 +365,6 @@ Engine::CallPtr Engine::Unqueue(Call& call) {
 
 void Engine::Abandon(Call& call) {
   MutexLock lock(mu_);
-  if (call.state_ == Call::State::kDone) return;
   if (calls_.erase(&call) == 0) return;  // Open() refused it.
   --open_;
   drained_.NotifyAll();

@@ -40,7 +40,8 @@ namespace millrace {
 class Engine;
 
 struct EngineOptions {
-  // Requests that run at once; 0 for one a core.
+  // Requests that run at once, on as many threads of the engine's or where they were submitted; 0
+  // for one a core.
   int threads = 0;
 
   // Bytes of one request's tensors; larger ones are refused before a byte is read.  0: the arena's
@@ -116,7 +117,8 @@ class Call : public std::enable_shared_from_this<Call> {
   // The model, from on_admitted on.
   const ModelSpec& spec() const { return plan_.model->spec(); }
 
-  // All bytes are here: queues the request.
+  // All bytes are here: queues the request, or runs it before Submit returns if it runs quickly and
+  // nothing else is due.
   void Submit();
 
   // The same for a declaration without tensors, with those that were found in its bytes.
@@ -139,6 +141,8 @@ class Call : public std::enable_shared_from_this<Call> {
 
   struct Times {
     absl::Time opened, declared, admitted, submitted, started, ended;
+
+    Timing Steps() const;
   };
 
   Call(Engine& engine, absl::string_view way, OnDone on_done);
@@ -159,7 +163,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Engine& engine_;
   const absl::string_view way_;
 
-  // The transport's until Submit, then the engine thread's that runs the call.
+  // The transport's until Submit, then the thread's that runs the call.
   Request request_;
 
   // Set once, under the engine's lock, by Admit.
@@ -218,13 +222,23 @@ class Engine {
 
   // The steps of a call; Call's methods lead here.
   void Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted);
-  void Enqueue(CallPtr call);
+  void Submit(CallPtr call);
   void Finish(Call& call, absl::StatusOr<Response> result);
   void Abandon(Call& call);
 
+  // Refuses when the model's queue is full.
+  absl::Status Enqueue(const CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // Engine threads.
   void Work();
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !turns_.empty() && running_ < options_.threads;
+  }
   CallPtr PopQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Engine threads, or the one that submits a request that runs quickly.
+  void BecomeRunning(Call& call, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunToEnd(Call& call);
   absl::StatusOr<Response> Run(Call& call);
 
   // The keeper: one thread that ends what takes too long, admits what waited, and trims the arena.
@@ -246,12 +260,13 @@ class Engine {
   std::vector<std::thread> threads_;
 
   mutable Mutex mu_;
-  CondVar work_;     // queued_ or stopping_ changed
+  CondVar work_;     // turns_, running_ or stopping_ changed
   CondVar keeper_;   // stopping_ changed, or room was freed
   CondVar drained_;  // open_ changed
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  int open_ ABSL_GUARDED_BY(mu_) = 0;  // calls whose on_done has not returned
+  int open_ ABSL_GUARDED_BY(mu_) = 0;     // calls whose on_done has not returned
+  int running_ ABSL_GUARDED_BY(mu_) = 0;  // calls in a model, at most options_.threads
   absl::flat_hash_set<Call*> calls_ ABSL_GUARDED_BY(mu_);
   std::deque<CallPtr> waiting_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<const Model*, std::deque<CallPtr>> queues_ ABSL_GUARDED_BY(mu_);

@@ -95,6 +95,12 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
   return absl::MakeSpan(data, size);
 }
 
+uint64_t InputBytes(const Request& request) {
+  uint64_t size = 0;
+  for (const Tensor& input : request.inputs) size += input.bytes.size();
+  return size;
+}
+
 absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors) {
   if (spec.any_tensors) return CheckNamesDiffer(tensors);
   if (tensors.size() != spec.inputs.size()) {

@@ -67,8 +67,15 @@ class Outputs {
   std::vector<Tensor> tensors_;
 };
 
-// The engine promises: inputs fit spec(); Run() is called from its own threads, from several at
-// once; the model outlives every Run().
+// Up to this many bytes of input are read sooner than the request is handed to another thread,
+// which costs some ten microseconds.
+inline constexpr uint64_t kQuickBytes = 64 << 10;
+
+// Bytes of all the inputs.
+uint64_t InputBytes(const Request& request);
+
+// The engine promises: inputs fit spec(); Run() is called from several threads at once; the model
+// outlives every Run().
 class Model {
  public:
   virtual ~Model() = default;
@@ -80,6 +87,13 @@ class Model {
   // fails this request only; the client sees an error's code and text, and of an exception that
   // there was one.
   virtual absl::Status Run(const Request& request, Outputs& outputs) = 0;
+
+  // True if Run() takes some microseconds for this request and never blocks.  It may then be called
+  // from a transport's thread, which serves others meanwhile.
+  virtual bool RunsQuickly(const Request& request) const {
+    (void)request;
+    return false;
+  }
 };
 
 // Checks that the tensors are those that the model takes, in any order, each once, of its type and

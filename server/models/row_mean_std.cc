@@ -74,6 +74,10 @@ class RowMeanStd final : public Model {
     return absl::OkStatus();
   }
 
+  bool RunsQuickly(const Request& request) const override {
+    return InputBytes(request) <= kQuickBytes;
+  }
+
  private:
   const ModelSpec spec_{
       .name = "row_mean_std",

@@ -7,6 +7,7 @@
 #include <future>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "server/core/errors.h"
 #include "tests/fakes/fake_model.h"
@@ -83,8 +84,12 @@ class EngineTest : public testing::Test {
 
   static StatusCode Code(Attempt& attempt) { return attempt.done.get().status().code(); }
 
-  static bool IsAdmitted(Attempt& attempt) {
-    return attempt.admitted.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  static bool IsAdmitted(Attempt& attempt) { return IsReady(attempt.admitted); }
+  static bool IsDone(Attempt& attempt) { return IsReady(attempt.done); }
+
+  template <typename T>
+  static bool IsReady(std::future<T>& future) {
+    return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   }
 
   ManualClock clock_;
@@ -232,6 +237,86 @@ TEST_F(EngineTest, RunsAsManyAtOnceAsItHasThreads) {
   for (Attempt& attempt : attempts) EXPECT_EQ(Code(attempt), StatusCode::kOk);
 }
 
+TEST_F(EngineTest, RunsAQuickOneWhereItIsSubmitted) {
+  Start();
+  model_->SetQuick(true);
+  Attempt attempt = Submitted(1000);
+  ASSERT_TRUE(IsDone(attempt));
+  EXPECT_EQ(attempt.done.get()->outputs.at(0).bytes.size(), 4000u);
+  EXPECT_EQ(model_->last_thread(), std::this_thread::get_id());
+}
+
+TEST_F(EngineTest, QueuesAQuickOneWhenAsManyRunAsMay) {
+  Start({.threads = 1});
+  model_->Hold();
+  Attempt running = Submitted(1);
+  model_->WaitUntilStarted(1);
+  model_->SetQuick(true);
+  Attempt quick = Submitted(1);
+  EXPECT_FALSE(IsDone(quick));
+  model_->Release();
+  EXPECT_EQ(Code(quick), StatusCode::kOk);
+  EXPECT_NE(model_->last_thread(), std::this_thread::get_id());
+  EXPECT_EQ(model_->most_running(), 1);
+}
+
+TEST_F(EngineTest, CountsAQuickOneAmongThoseThatRun) {
+  Start({.threads = 1});
+  model_->Hold();
+  model_->SetQuick(true);
+  auto quick = std::async(std::launch::async, [&] { return Submitted(1); });
+  model_->WaitUntilStarted(1);
+  model_->SetQuick(false);
+  Attempt queued = Submitted(1);
+  model_->Release();
+  EXPECT_EQ(Code(queued), StatusCode::kOk);
+  Attempt attempt = quick.get();
+  EXPECT_EQ(Code(attempt), StatusCode::kOk);
+  EXPECT_EQ(model_->most_running(), 1);
+}
+
+TEST_F(EngineTest, AQuickOneThatThrowsFailsItsRequestOnly) {
+  Start({.threads = 1});
+  model_->SetQuick(true);
+  model_->Then([]() -> absl::Status { throw std::runtime_error("secret"); });
+  for (int i = 0; i < 2; ++i) {
+    Attempt attempt = Submitted(1);
+    ASSERT_TRUE(IsDone(attempt));
+    EXPECT_EQ(Code(attempt), StatusCode::kInternal);
+  }
+}
+
+TEST_F(EngineTest, CancelsAQuickOneWhileItRuns) {
+  Start({.threads = 1});
+  model_->SetQuick(true);
+  model_->Hold();
+  Attempt attempt = Declared(1);
+  Fill(*attempt.call);
+  auto submitted = std::async(std::launch::async, [&] { attempt.call->Submit(); });
+  model_->WaitUntilStarted(1);
+  attempt.call->Cancel(absl::CancelledError("gone"));
+  EXPECT_EQ(Code(attempt), StatusCode::kCancelled);
+  model_->Release();
+  submitted.get();
+  Attempt next = Submitted(1);
+  EXPECT_TRUE(IsDone(next));
+}
+
+TEST_F(EngineTest, DrainWaitsForAQuickOne) {
+  Start({.threads = 1});
+  model_->SetQuick(true);
+  model_->Hold();
+  auto quick = std::async(std::launch::async, [&] { return Submitted(1); });
+  model_->WaitUntilStarted(1);
+  auto drained = std::async(std::launch::async, [&] { engine_->Drain(absl::Hours(1)); });
+  while (engine_->ready()) std::this_thread::yield();
+  EXPECT_FALSE(IsReady(drained));
+  model_->Release();
+  drained.get();
+  Attempt attempt = quick.get();
+  EXPECT_EQ(Code(attempt), StatusCode::kOk);
+}
+
 TEST_F(EngineTest, ModelsTakeTurns) {
   auto other = std::make_unique<FakeModel>("other");
   FakeModel* const other_model = other.get();
@@ -249,7 +334,7 @@ TEST_F(EngineTest, ModelsTakeTurns) {
   model_->Hold();
   other_model->Release();
   EXPECT_EQ(Code(late), StatusCode::kOk);
-  EXPECT_NE(attempts.back().done.wait_for(std::chrono::seconds(0)), std::future_status::ready);
+  EXPECT_FALSE(IsDone(attempts.back()));
   model_->Release();
 }
 

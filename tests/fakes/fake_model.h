@@ -1,8 +1,11 @@
 // A model that answers when told.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "server/core/model.h"
@@ -24,8 +27,9 @@ class FakeModel final : public Model {
   absl::Status Run(const Request& request, Outputs& outputs) override {
     {
       MutexLock lock(mu_);
-      ++running_;
+      most_running_ = std::max(most_running_, ++running_);
       ++started_;
+      last_thread_ = std::this_thread::get_id();
       changed_.NotifyAll();
       while (held_) changed_.Wait(mu_);
       --running_;
@@ -37,6 +41,11 @@ class FakeModel final : public Model {
     outputs.Forward(std::move(tensor));
     return absl::OkStatus();
   }
+
+  bool RunsQuickly(const Request&) const override { return quick_; }
+
+  // Whether requests say from now on that they run quickly.
+  void SetQuick(bool quick) { quick_ = quick; }
 
   // Instead of the answer; set before use.
   void Then(std::function<absl::Status()> then) { then_ = std::move(then); }
@@ -60,6 +69,18 @@ class FakeModel final : public Model {
     return running_;
   }
 
+  // The most that ran at once.
+  int most_running() {
+    MutexLock lock(mu_);
+    return most_running_;
+  }
+
+  // Where Run() was called last.
+  std::thread::id last_thread() {
+    MutexLock lock(mu_);
+    return last_thread_;
+  }
+
  private:
   void SetHeld(bool held) {
     MutexLock lock(mu_);
@@ -69,11 +90,14 @@ class FakeModel final : public Model {
 
   ModelSpec spec_;
   std::function<absl::Status()> then_;
+  std::atomic<bool> quick_ = false;
   Mutex mu_;
   CondVar changed_;
   bool held_ ABSL_GUARDED_BY(mu_) = false;
   int running_ ABSL_GUARDED_BY(mu_) = 0;
+  int most_running_ ABSL_GUARDED_BY(mu_) = 0;
   int started_ ABSL_GUARDED_BY(mu_) = 0;
+  std::thread::id last_thread_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace millrace

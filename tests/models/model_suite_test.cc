@@ -85,6 +85,13 @@ TEST_P(ModelSuite, GivesAsManyBytesAsItsShapeHas) {
   }
 }
 
+TEST_P(ModelSuite, IsNeverQuickOnAMegabyte) {
+  const std::vector<float> megabyte(1 << 18);
+  Request request;
+  request.inputs = {Over({"image", DType::kFloat32, {256, 1024}}, megabyte)};
+  EXPECT_FALSE(model_->RunsQuickly(request));
+}
+
 TEST_P(ModelSuite, RunsOnManyThreadsAtOnce) {
   const std::vector<Tensor> expected = RunExample();
   std::vector<std::thread> threads;
@@ -106,6 +113,14 @@ TEST(FactoryTest, UnknownNameIsNotFoundAndListsWhatThereIs) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   for (const Example& example : kExamples) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(example.model));
+  }
+}
+
+TEST(FactoryTest, SmallRequestsOfSimpleModelsAreQuick) {
+  Request request;
+  request.inputs = OneImage();
+  for (const char* name : {"identity", "row_mean_std"}) {
+    EXPECT_TRUE(MakeModel(name).value()->RunsQuickly(request)) << name;
   }
 }
 
