@@ -62,6 +62,17 @@ void Assembler::Commit(size_t size) {
   received_.store(received() + size, std::memory_order_relaxed);
   filled_ += size;
   SkipFullParts();
+  if (received() >= next_step_) Tell();
+}
+
+void Assembler::Watch(uint64_t step, OnStep on_step) {
+  step_ = next_step_ = step;
+  on_step_ = std::move(on_step);
+}
+
+void Assembler::Tell() {
+  next_step_ = received() + step_;
+  if (remaining() > 0) on_step_(absl::MakeConstSpan(slab_->data(), received()));
 }
 
 absl::StatusOr<std::vector<Tensor>> Assembler::TakeTensors() {

@@ -12,6 +12,7 @@
 // memory.
 #pragma once
 
+#include <absl/functional/any_invocable.h>
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
@@ -50,6 +51,11 @@ class Assembler {
   // The first `size` bytes of Space() are written.  Requires size <= Space().size().
   void Commit(size_t size);
 
+  // Has Commit() tell, each time that `step` bytes more are here but not when all are, what the
+  // single tensor has so far.  Requires known tensors, one; call before the first Space().
+  using OnStep = absl::AnyInvocable<void(absl::Span<const std::byte>)>;
+  void Watch(uint64_t step, OnStep on_step);
+
   // Bytes still to come; for unknown tensors, bytes below the limit.
   uint64_t remaining() const { return total_ - received(); }
   uint64_t received() const { return received_.load(std::memory_order_relaxed); }
@@ -69,6 +75,7 @@ class Assembler {
   };
 
   void SkipFullParts();
+  void Tell();
 
   std::unique_ptr<Slab> slab_;
   std::vector<TensorMeta> tensors_;
@@ -78,6 +85,10 @@ class Assembler {
   std::atomic<uint64_t> received_ = 0;
   size_t part_ = 0;      // the one being filled
   uint64_t filled_ = 0;  // of it
+
+  uint64_t step_ = 0;
+  uint64_t next_step_ = UINT64_MAX;  // when so much is here, on_step_ is told
+  OnStep on_step_;
 };
 
 }  // namespace millrace

@@ -13,6 +13,11 @@ namespace {
 
 constexpr absl::Duration kKeeperPeriod = absl::Milliseconds(50);
 
+// A model that works on what arrives is told of so many bytes more; and works on so many before
+// others have their turn.
+constexpr uint64_t kEarlyStep = 2 << 20;
+constexpr uint64_t kMostEarly = 4 << 20;
+
 constexpr size_t kMaxTensors = 256;
 constexpr size_t kMaxRequestId = 128;
 constexpr size_t kMaxParameters = 64;
@@ -60,6 +65,8 @@ void Order(const ModelSpec& spec, std::vector<Tensor>& inputs) {
   }
 }
 
+uint64_t WholeRows(uint64_t bytes, uint64_t row_size) { return bytes / row_size * row_size; }
+
 absl::Duration Between(absl::Time from, absl::Time to) {
   return from == absl::UnixEpoch() || to == absl::UnixEpoch() ? absl::ZeroDuration() : to - from;
 }
@@ -90,6 +97,7 @@ void Call::Admit(Declaration declaration, OnAdmitted on_admitted) {
   absl::StatusOr<Plan> plan = MakePlan(declaration);
   if (!plan.ok()) return engine_.Finish(*this, plan.status());
   request_.parameters = std::move(declaration.parameters);
+  early_ = StartEarly(*plan);
   engine_.Admit(*this, *std::move(plan), std::move(on_admitted));
 }
 
@@ -112,11 +120,26 @@ absl::StatusOr<Call::Plan> Call::MakePlan(Declaration& declaration) const {
   return plan;
 }
 
+std::unique_ptr<Call::Early> Call::StartEarly(const Plan& plan) const {
+  if (!plan.tensors.has_value() || plan.tensors->size() != 1) return nullptr;
+  if (plan.promised_bytes <= kEarlyStep) return nullptr;
+  const TensorMeta& input = plan.tensors->front();
+  std::unique_ptr<EarlyRun> run = plan.model->StartEarly(input, request_.parameters);
+  if (run == nullptr) return nullptr;
+  const uint64_t rows = input.shape.empty() ? 1 : input.shape[0];
+  return std::unique_ptr<Early>(
+      new Early{std::move(run), Outputs(engine_.pool_), plan.promised_bytes / rows});
+}
+
 void Call::BecomeAdmitted(std::unique_ptr<Slab> slab) {
   if (plan_.tensors.has_value()) {
     assembler_.emplace(std::move(slab), *std::move(plan_.tensors));
   } else {
     assembler_.emplace(std::move(slab), plan_.max_bytes);
+  }
+  if (early_ != nullptr) {
+    assembler_->Watch(
+        kEarlyStep, [this](absl::Span<const std::byte> bytes) { engine_.OnArrived(*this, bytes); });
   }
   state_ = State::kReceiving;
   times_.admitted = window_start_ = engine_.clock_.Now();
@@ -230,6 +253,16 @@ void Engine::Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted) {
   std::move(on_admitted)();
 }
 
+void Engine::OnArrived(Call& call, absl::Span<const std::byte> bytes) {
+  {
+    MutexLock lock(mu_);
+    if (call.state_ != Call::State::kReceiving) return;
+    call.early_->rows = bytes.first(WholeRows(bytes.size(), call.early_->row_size));
+    if (!ListArriving(call)) return;
+  }
+  work_.NotifyOne();
+}
+
 void Engine::Submit(CallPtr call) {
   const bool quick = call->plan_.model->RunsQuickly(call->request_);
   bool runs_here = false;
@@ -238,8 +271,12 @@ void Engine::Submit(CallPtr call) {
     MutexLock lock(mu_);
     if (call->state_ != Call::State::kReceiving) return;
     call->times_.submitted = clock_.Now();
+    if (call->early_ != nullptr && call->early_->step == Call::Early::Step::kRunning) {
+      return BecomeRunning(*call, call->times_.submitted);  // The thread that has it goes on.
+    }
     runs_here = quick && turns_.empty() && running_ < options_.threads;
     if (runs_here) {
+      ++running_;
       BecomeRunning(*call, call->times_.submitted);
     } else {
       refused = Enqueue(call);
@@ -266,13 +303,21 @@ absl::Status Engine::Enqueue(const CallPtr& call) {
 void Engine::Work() {
   while (true) {
     CallPtr call;
+    bool complete = false;
+    absl::Span<const std::byte> rows;
     {
       MutexLock lock(mu_);
       while (!HasWork() && !stopping_) work_.Wait(mu_);
       if (!HasWork()) return;
-      call = PopQueued();
+      complete = !turns_.empty();
+      if (complete) {
+        call = PopQueued();
+      } else {
+        rows = PopArriving(call);
+      }
     }
-    RunToEnd(*call);
+    if (complete) RunToEnd(*call);
+    if (!rows.empty()) RunEarly(*call, rows);
   }
 }
 
@@ -283,6 +328,7 @@ Engine::CallPtr Engine::PopQueued() {
   CallPtr call = std::move(queue.front());
   queue.pop_front();
   if (!queue.empty()) turns_.push_back(model);
+  ++running_;
   BecomeRunning(*call, clock_.Now());
   return call;
 }
@@ -290,7 +336,43 @@ Engine::CallPtr Engine::PopQueued() {
 void Engine::BecomeRunning(Call& call, absl::Time now) {
   call.state_ = Call::State::kRunning;
   call.times_.started = now;
+}
+
+bool Engine::ListArriving(Call& call) {
+  Call::Early& early = *call.early_;
+  if (early.step != Call::Early::Step::kIdle || early.shown == early.rows.size()) return false;
+  early.step = Call::Early::Step::kListed;
+  arriving_.push_back(call.weak_from_this());
+  return true;
+}
+
+absl::Span<const std::byte> Engine::PopArriving(CallPtr& call) {
+  call = arriving_.front().lock();
+  arriving_.pop_front();
+  if (call == nullptr || call->state_ != Call::State::kReceiving) return {};
+  Call::Early& early = *call->early_;
+  early.step = Call::Early::Step::kRunning;
   ++running_;
+  const uint64_t most = std::max(early.row_size, WholeRows(kMostEarly, early.row_size));
+  early.shown = std::min(early.rows.size(), early.shown + most);
+  return early.rows.first(early.shown);
+}
+
+void Engine::RunEarly(Call& call, absl::Span<const std::byte> rows) {
+  Call::Early& early = *call.early_;
+  absl::Status status = Try(call, [&] { return early.run->OnRows(rows, early.outputs); });
+  bool submitted = false;
+  {
+    MutexLock lock(mu_);
+    submitted = call.state_ == Call::State::kRunning;
+    if (!submitted || !status.ok()) --running_;
+    if (call.state_ == Call::State::kReceiving && status.ok()) {
+      early.step = Call::Early::Step::kIdle;
+      ListArriving(call);
+    }
+  }
+  if (!status.ok()) return Finish(call, std::move(status));
+  if (submitted) RunToEnd(call);
 }
 
 void Engine::RunToEnd(Call& call) {
@@ -306,15 +388,23 @@ void Engine::RunToEnd(Call& call) {
 }
 
 absl::StatusOr<Response> Engine::Run(Call& call) {
-  Outputs outputs(pool_);
-  Request request = std::move(call.request_);
+  const Request request = std::move(call.request_);
+  const std::unique_ptr<Call::Early> early = std::move(call.early_);
+  Outputs outputs = early != nullptr ? std::move(early->outputs) : Outputs(pool_);
+  RETURN_IF_ERROR(Try(call, [&] {
+    return early != nullptr ? early->run->OnRows(request.inputs[0].bytes, outputs)
+                            : call.plan_.model->Run(request, outputs);
+  }));
+  return Response{call.spec().name, call.spec().version, call.plan_.request_id,
+                  std::move(outputs).Take()};
+}
+
+absl::Status Engine::Try(const Call& call, absl::FunctionRef<absl::Status()> step) {
   try {
-    RETURN_IF_ERROR(call.plan_.model->Run(request, outputs));
+    return step();
   } catch (...) {
     return absl::InternalError(absl::StrCat("model \"", call.spec().name, "\" failed"));
   }
-  return Response{call.spec().name, call.spec().version, call.plan_.request_id,
-                  std::move(outputs).Take()};
 }
 
 void Engine::Finish(Call& call, absl::StatusOr<Response> result) {

@@ -156,8 +156,28 @@ class Call : public std::enable_shared_from_this<Call> {
     uint64_t max_bytes = 0;                          // for undeclared tensors
   };
 
+  // The work of its model while bytes arrive.
+  struct Early {
+    // Where it is: nothing to do, in arriving_, or on an engine thread.
+    enum class Step { kIdle, kListed, kRunning };
+
+    // Of the one thread that runs them.
+    std::unique_ptr<EarlyRun> run;
+    Outputs outputs;
+
+    uint64_t row_size;
+
+    // Under the engine's lock.
+    Step step = Step::kIdle;
+    absl::Span<const std::byte> rows;  // the whole ones that are here
+    size_t shown = 0;                  // bytes of them that the model was called with
+  };
+
   // Checks the declaration, and takes its texts and tensors.
   absl::StatusOr<Plan> MakePlan(Declaration& declaration) const;
+
+  // Null if the model does not work on the request early.
+  std::unique_ptr<Early> StartEarly(const Plan& plan) const;
   void BecomeAdmitted(std::unique_ptr<Slab> slab);
 
   Engine& engine_;
@@ -168,6 +188,9 @@ class Call : public std::enable_shared_from_this<Call> {
 
   // Set once, under the engine's lock, by Admit.
   Plan plan_;
+
+  // Null for most.  Set before admission; taken by the thread that runs the call to its end.
+  std::unique_ptr<Early> early_;
 
   // Set once, under the engine's lock; then the transport's to fill and any thread's to ask
   // received() of.
@@ -222,6 +245,7 @@ class Engine {
 
   // The steps of a call; Call's methods lead here.
   void Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted);
+  void OnArrived(Call& call, absl::Span<const std::byte> bytes);
   void Submit(CallPtr call);
   void Finish(Call& call, absl::StatusOr<Response> result);
   void Abandon(Call& call);
@@ -232,14 +256,21 @@ class Engine {
   // Engine threads.
   void Work();
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return !turns_.empty() && running_ < options_.threads;
+    return !(turns_.empty() && arriving_.empty()) && running_ < options_.threads;
   }
   CallPtr PopQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Work on what arrives is work on the side: done when nothing is queued and a place is free, and
+  // otherwise left for when the request runs.  A call in arriving_ may have moved on, or be gone.
+  bool ListArriving(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Span<const std::byte> PopArriving(CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunEarly(Call& call, absl::Span<const std::byte> rows);
 
   // Engine threads, or the one that submits a request that runs quickly.
   void BecomeRunning(Call& call, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunToEnd(Call& call);
   absl::StatusOr<Response> Run(Call& call);
+  static absl::Status Try(const Call& call, absl::FunctionRef<absl::Status()> step);
 
   // The keeper: one thread that ends what takes too long, admits what waited, and trims the arena.
   void Keep();
@@ -260,13 +291,14 @@ class Engine {
   std::vector<std::thread> threads_;
 
   mutable Mutex mu_;
-  CondVar work_;     // turns_, running_ or stopping_ changed
+  CondVar work_;     // turns_, arriving_, running_ or stopping_ changed
   CondVar keeper_;   // stopping_ changed, or room was freed
   CondVar drained_;  // open_ changed
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   int open_ ABSL_GUARDED_BY(mu_) = 0;     // calls whose on_done has not returned
   int running_ ABSL_GUARDED_BY(mu_) = 0;  // calls in a model, at most options_.threads
+  std::deque<std::weak_ptr<Call>> arriving_ ABSL_GUARDED_BY(mu_);  // with rows to show their model
   absl::flat_hash_set<Call*> calls_ ABSL_GUARDED_BY(mu_);
   std::deque<CallPtr> waiting_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<const Model*, std::deque<CallPtr>> queues_ ABSL_GUARDED_BY(mu_);

@@ -5,6 +5,7 @@
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,6 +75,22 @@ inline constexpr uint64_t kQuickBytes = 64 << 10;
 // Bytes of all the inputs.
 uint64_t InputBytes(const Request& request);
 
+// A request that its model works on while its bytes arrive.
+//
+// The engine promises: one call at a time, on any of its threads, each of which sees what those
+// before it did; the object is destroyed once, after the last of them has returned.  The client may
+// leave at any time: there may be no call at all, and no last one.
+class EarlyRun {
+ public:
+  virtual ~EarlyRun() = default;
+
+  // `rows` are the bytes of the whole rows (slices of the first dimension) that are here: those of
+  // the call before, at the same place, and more.  The last call has all rows, and leaves the
+  // outputs complete, as Model::Run() does; how many there are before it, if any, depends on what
+  // else the server has to do.  An error fails the request, as there.
+  virtual absl::Status OnRows(absl::Span<const std::byte> rows, Outputs& outputs) = 0;
+};
+
 // The engine promises: inputs fit spec(); Run() is called from several threads at once; the model
 // outlives every Run().
 class Model {
@@ -93,6 +110,15 @@ class Model {
   virtual bool RunsQuickly(const Request& request) const {
     (void)request;
     return false;
+  }
+
+  // What works on a request of one large input while it arrives, in the place of Run(); null for
+  // Run().  Called on a transport's thread, for some requests only: cheap, and allocates nothing
+  // large, which the first OnRows() may do.
+  virtual std::unique_ptr<EarlyRun> StartEarly(const TensorMeta& input,
+                                               const Parameters& parameters) {
+    (void)input, (void)parameters;
+    return nullptr;
   }
 };
 

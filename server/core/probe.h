@@ -14,7 +14,7 @@ struct Timing {
   absl::Duration admit;    // waiting for room in the arena
   absl::Duration receive;  // from admission to the last byte
   absl::Duration queue;    // waiting for a thread
-  absl::Duration compute;  // in the model
+  absl::Duration compute;  // in the model, since the last byte
 };
 
 // "admit;dur=0.000, receive;dur=5.210, queue;dur=0.012, compute;dur=0.480": milliseconds, as HTTP's

@@ -44,6 +44,16 @@ class AssemblerTest : public testing::Test {
   SlabPool pool_{{.limit = 64 * kMiB}};
 };
 
+TEST_F(AssemblerTest, TellsAtEachStepWhatIsHereButNotWhenAllIs) {
+  Assembler assembler = For({{"a", DType::kUint8, {10}}});
+  std::vector<std::string> told;
+  assembler.Watch(3, [&told](absl::Span<const std::byte> bytes) {
+    told.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+  ASSERT_TRUE(Feed(assembler, "0123456789", 2).ok());
+  EXPECT_EQ(told, (std::vector<std::string>{"0123", "01234567"}));
+}
+
 TEST_F(AssemblerTest, CutsPiecesAtTensorsWhereverTheyWereCut) {
   const std::string payload = "abcdefghijklmnopqrstuvwxyz";
   for (size_t piece = 1; piece <= payload.size(); ++piece) {
