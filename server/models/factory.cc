@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "server/models/dense.h"
 #include "server/models/identity.h"
 #include "server/models/row_mean_std.h"
 
@@ -17,6 +18,7 @@ struct Entry {
 };
 
 constexpr Entry kModels[] = {
+    {"dense", MakeDense},
     {"identity", MakeIdentity},
     {"row_mean_std", MakeRowMeanStd},
 };

@@ -168,6 +168,42 @@ class Predict(harness.ServerTestCase):
         self.assertAlmostEqual(float(np.frombuffer(answer.body, np.float32)[0]), IMAGE_ANSWER, delta=1e-6)
 
 
+class Dense(harness.ServerTestCase):
+    """The model that works on an image while it arrives."""
+
+    OPTIONS = ("--model", "row_mean_std", "--model", "dense")
+
+    @staticmethod
+    def layer(array):
+        i, j = np.arange(2500)[:, None], np.arange(48)
+        return array.astype(np.float64) @ (((7 * i + 13 * j) % 31 - 15) / 1024)
+
+    def test_every_way_gives_what_numpy_does(self):
+        expected = self.layer(image())
+        with contextlib.closing(self.server.grpc()) as client:
+            for way in GRPC_WAYS:
+                for overlap in ("true", "false"):
+                    with self.subTest(way=way, overlap=overlap):
+                        answer = client.predict(way, "dense", [image()], parameters={"overlap": overlap})[0]
+                        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-3)
+        with contextlib.closing(self.server.http()) as client:
+            np.testing.assert_allclose(client.predict_raw(image(), "dense"), expected, rtol=1e-4, atol=1e-3)
+            answer = client.post("/v1/models/dense:predict", npy(image()), NPY)
+            np.testing.assert_allclose(from_npy(answer.body), expected, rtol=1e-4, atol=1e-3)
+
+    def test_clients_that_leave_in_the_middle_harm_nobody(self):
+        header = harness.header_of("dense", [image()])
+        with contextlib.closing(self.server.grpc()) as client:
+            for _ in range(5):
+                stream = harness.OpenStream(client)
+                stream.send(header=header)
+                for _ in range(20):
+                    stream.send(payload=bytes(512 << 10))
+                stream.cancel()
+            answer = client.predict("stream", "dense", [image()])[0]
+        np.testing.assert_allclose(answer, self.layer(image()), rtol=1e-4, atol=1e-3)
+
+
 class Curl(harness.ServerTestCase):
     """The commands of the README, with curl's own Content-Type."""
 

@@ -28,7 +28,18 @@ struct Example {
 
 std::vector<Tensor> OneImage() { return {Over({"image", DType::kFloat32, {2, 3}}, kImage)}; }
 
+// Rows for the dense layer, one more than it takes at once.
+std::vector<Tensor> FiveRows() {
+  static const std::vector<float> rows = [] {
+    std::vector<float> values(size_t{5} * 2500);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 7);
+    return values;
+  }();
+  return {Over({"image", DType::kFloat32, {5, 2500}}, rows)};
+}
+
 const Example kExamples[] = {
+    {"dense", FiveRows},
     {"identity", OneImage},
     {"row_mean_std", OneImage},
 };
@@ -90,6 +101,19 @@ TEST_P(ModelSuite, IsNeverQuickOnAMegabyte) {
   Request request;
   request.inputs = {Over({"image", DType::kFloat32, {256, 1024}}, megabyte)};
   EXPECT_FALSE(model_->RunsQuickly(request));
+}
+
+TEST_P(ModelSuite, GivesTheSameWhenItWorksEarly) {
+  const std::vector<Tensor> inputs = GetParam().inputs();
+  const auto outputs = harness_.RunEarly(*model_, inputs.at(0));
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  if (outputs->empty()) return;  // It wants its input whole.
+  const std::vector<Tensor> expected = RunExample();
+  ASSERT_THAT(*outputs, SizeIs(expected.size()));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ((*outputs)[i].meta, expected[i].meta);
+    EXPECT_EQ((*outputs)[i].bytes, expected[i].bytes);
+  }
 }
 
 TEST_P(ModelSuite, RunsOnManyThreadsAtOnce) {
