@@ -46,6 +46,7 @@ SERVERS = {
     "ceiling": "{bin}/bench-ceiling {address}",
     "millrace": "{bin}/millrace-server --log-level warn --bind {address}",
     "millrace-large": "{bin}/millrace-server --log-level warn --bind {address} --memory-limit 9GiB",
+    "millrace-dense": "{bin}/millrace-server --log-level warn --bind {address} --model dense",
     "echo": "{bin}/bench-echo {address}",
     "flask-dev": "{python} -m flask --app app run --port {port}",
     "waitress": "{python} -m waitress --listen={address} app:app",

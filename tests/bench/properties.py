@@ -1,4 +1,4 @@
-"""What is measured beside the rows: small requests, the kernel, memory, page faults, latency after silence.
+"""What is measured beside the rows: small requests, the kernel, work while bytes arrive, memory, page faults, latency after silence.
 
 Each function yields (name, value, unit).
 """
@@ -92,6 +92,22 @@ class Properties:
             yield f"kernel-{where}-us", round(ours, 1), "us"
             yield f"kernel-{where}-by-reading", round(ours / read, 3), "times reading"
 
+    # ---- work while bytes arrive
+
+    def overlap(self):
+        """A dense layer on 30 MB over a gRPC stream, worked on while they arrive, and after they all have."""
+        times = {}
+        for _ in self.rounds():
+            with self.server("millrace-dense") as server:
+                requests = 5 if self.quick else 40
+                client = processes.Client([self.program("bench-overlap"), server.address, 3000, requests], seconds=120)
+                for name, some in client.run().items():
+                    times.setdefault(name, []).extend(some)
+        medians = {name: statistics.median(some) for name, some in times.items()}
+        for name, value in medians.items():
+            yield f"dense-{name.replace('_ms', '').replace('_', '-')}", round(value, 3), "ms"
+        yield "dense-saved-by-overlap", round(1 - medians["overlap_ms"] / medians["wait_ms"], 3), "share"
+
     # ---- memory
 
     def memory_of_16_uploads(self):
@@ -153,6 +169,7 @@ TABLE = {
     "small-grpc": Properties.small_grpc,
     "small-http": Properties.small_http,
     "kernel": Properties.kernel,
+    "overlap": Properties.overlap,
     "peak-over-idle": Properties.memory_of_16_uploads,
     "resident": Properties.memory_after_many_uploads,
     "page-faults": Properties.page_faults,

@@ -55,6 +55,11 @@ class Smoke(unittest.TestCase):
         ratios = {row["ratio_to_ceiling"] for row in self.results["rows"] if row["name"].startswith("ceiling-")}
         self.assertEqual(ratios, {1.0})
 
+    def test_work_while_bytes_arrive_was_measured_with_and_without(self):
+        found = {p["name"]: p["value"] for p in self.results["properties"]}
+        for name in ("dense-overlap", "dense-overlap-since-last-byte", "dense-wait", "dense-wait-since-last-byte"):
+            self.assertGreater(found[name], 0, name)
+
     def test_the_machine_is_described(self):
         self.assertLessEqual({"cpu", "cores", "memory_bytes", "kernel", "versions", "commit"}, set(self.results["machine"]))
 
