@@ -8,13 +8,9 @@
 
 #include <algorithm>
 #include <csignal>
-#include <exception>
 #include <string>
 #include <thread>
 #include <vector>
-
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
 
 #include "server/core/clock.h"
 #include "server/core/engine.h"
@@ -26,6 +22,7 @@
 #include "server/transports/acceptor.h"
 #include "server/transports/grpc/grpc_transport.h"
 #include "server/transports/http/http_transport.h"
+#include "server/transports/io_threads.h"
 
 namespace millrace {
 namespace {
@@ -62,20 +59,9 @@ AcceptorOptions FitDescriptors(AcceptorOptions options) {
   return options;
 }
 
-int IoThreads(const Config& config) {
+int CountIoThreads(const Config& config) {
   if (config.io_threads > 0) return config.io_threads;
   return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 4u));
-}
-
-void RunIo(boost::asio::io_context& io) {
-  while (true) {
-    try {
-      io.run();
-      return;
-    } catch (const std::exception& error) {
-      spdlog::error("an exception reached the event loop: {}", error.what());
-    }
-  }
 }
 
 std::string StartLine(const Acceptor& acceptor, const Engine& engine, const SlabPool& pool) {
@@ -120,20 +106,17 @@ absl::Status Serve(const Config& config) {
   CallLog call_log;
   Engine engine(config.engine, pool, registry, call_log);
 
-  // Sessions that are cut off end with the io_context, after the transports and before the engine.
-  boost::asio::io_context io;
-  GrpcTransport grpc(config.grpc, engine, io);
+  // Sessions that are cut off end with these, after the transports and before the engine.
+  IoThreads threads(CountIoThreads(config));
+  GrpcTransport grpc(config.grpc, engine, threads.first());
   HttpTransport http(config.http, engine);
   Acceptor acceptor(
-      FitDescriptors(config.acceptor), io, [&](Connection c) { grpc.Serve(std::move(c)); },
+      FitDescriptors(config.acceptor), threads, [&](Connection c) { grpc.Serve(std::move(c)); },
       [&](Connection c) { http.Serve(std::move(c)); });
   RETURN_IF_ERROR(acceptor.Listen());
   RETURN_IF_ERROR(grpc.Start());
   acceptor.Start();
 
-  auto work = boost::asio::make_work_guard(io);
-  std::vector<std::thread> threads;
-  for (int i = 0; i < IoThreads(config); ++i) threads.emplace_back([&io] { RunIo(io); });
   spdlog::info(StartLine(acceptor, engine, pool));
 
   const char* const signal = signals.Wait();
@@ -147,9 +130,7 @@ absl::Status Serve(const Config& config) {
   engine.Drain(config.drain_timeout * (1 - kForLastAnswers));
   http.WaitUntilClosed(left());
   grpc.Stop(left());
-  work.reset();
-  io.stop();
-  for (std::thread& thread : threads) thread.join();
+  threads.Stop();
   spdlog::info("stopped");
   return absl::OkStatus();
 }

@@ -12,17 +12,14 @@
 
 #include <utility>
 
-#include <boost/asio/awaitable.hpp>
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include "server/core/status_macros.h"
 
@@ -30,7 +27,6 @@ namespace millrace {
 namespace {
 
 namespace asio = boost::asio;
-using asio::use_awaitable;
 using boost::system::error_code;
 using Endpoint = asio::generic::stream_protocol::endpoint;
 
@@ -72,11 +68,12 @@ absl::StatusOr<Endpoint> ParseTcp(absl::string_view bind) {
 
 // Removes the socket of a server that is no more; a socket that answers stays, and binding will
 // fail.
-void RemoveStaleSocket(asio::io_context& io, const std::string& path) {
+void RemoveStaleSocket(const std::string& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
   error_code error;
-  asio::local::stream_protocol::socket probe(io);
+  asio::io_context probing;
+  asio::local::stream_protocol::socket probe(probing);
   probe.connect(path, error);
   if (error == asio::error::connection_refused) unlink(path.c_str());
 }
@@ -123,14 +120,13 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
  public:
   Listener(Acceptor& owner, std::string unix_path)
       : options_(owner.options_),
-        io_(owner.io_),
+        threads_(owner.threads_),
         on_grpc_(owner.on_grpc_),
         on_http_(owner.on_http_),
         connections_(owner.connections_),
         unix_path_(std::move(unix_path)),
-        strand_(asio::make_strand(owner.io_)),
-        socket_(strand_),
-        timer_(strand_) {}
+        socket_(threads_.first().get_executor()),
+        timer_(threads_.first().get_executor()) {}
 
   error_code Open(const Endpoint& endpoint) {
     error_code error;
@@ -149,13 +145,14 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
 
   void Start() {
     asio::co_spawn(
-        strand_, [self = shared_from_this()] { return self->AcceptLoop(); }, asio::detached);
+        socket_.get_executor(), [self = shared_from_this()] { return self->AcceptLoop(); },
+        asio::detached);
   }
 
   void Stop() {
     if (bound_ && !unix_path_.empty()) unlink(unix_path_.c_str());
     bound_ = false;
-    asio::post(strand_, [self = shared_from_this()] {
+    asio::post(socket_.get_executor(), [self = shared_from_this()] {
       error_code ignored;
       self->socket_.close(ignored);
       self->timer_.cancel();
@@ -163,19 +160,19 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
   }
 
  private:
-  asio::awaitable<void> AcceptLoop() {
+  Async<void> AcceptLoop() {
     while (socket_.is_open()) {
-      Socket socket(asio::make_strand(io_));
+      Socket socket(threads_.Next());
       Endpoint peer;
       error_code error;
-      co_await socket_.async_accept(socket, peer, asio::redirect_error(use_awaitable, error));
+      co_await socket_.async_accept(socket, peer, asio::redirect_error(kAwait, error));
       if (!error) {
         Take(std::move(socket), peer);
       } else if (error != asio::error::operation_aborted &&
                  error != asio::error::connection_aborted) {
         spdlog::warn("cannot accept a connection now: {}", error.message());
         timer_.expires_after(kRetryAccept);
-        co_await timer_.async_wait(asio::redirect_error(use_awaitable, error));
+        co_await timer_.async_wait(asio::redirect_error(kAwait, error));
       }
     }
   }
@@ -194,18 +191,18 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
     asio::co_spawn(executor, Dispatch(shared_from_this(), std::move(connection)), asio::detached);
   }
 
-  static asio::awaitable<void> Dispatch(std::shared_ptr<Listener> self, Connection connection) {
+  static Async<void> Dispatch(std::shared_ptr<Listener> self, Connection connection) {
     using asio::experimental::awaitable_operators::operator||;
-    asio::steady_timer timer(connection.socket.get_executor());
+    Timer timer(connection.socket.get_executor());
     timer.expires_after(absl::ToChronoNanoseconds(self->options_.first_bytes_timeout));
     Protocol protocol = Protocol::kUnknown;
     char bytes[64];
     while (protocol == Protocol::kUnknown) {
       error_code read_error, timer_error;
       const auto winner =
-          co_await (connection.socket.async_read_some(
-                        asio::buffer(bytes), asio::redirect_error(use_awaitable, read_error)) ||
-                    timer.async_wait(asio::redirect_error(use_awaitable, timer_error)));
+          co_await (connection.socket.async_read_some(asio::buffer(bytes),
+                                                      asio::redirect_error(kAwait, read_error)) ||
+                    timer.async_wait(asio::redirect_error(kAwait, timer_error)));
       if (winner.index() == 1 || read_error) co_return;
       connection.first_bytes.append(bytes, std::get<0>(winner));
       protocol = Recognise(connection.first_bytes);
@@ -216,21 +213,20 @@ class Acceptor::Listener : public std::enable_shared_from_this<Listener> {
 
   // Copies, since accept loops and connections may end after the acceptor.
   const AcceptorOptions options_;
-  asio::io_context& io_;
+  IoThreads& threads_;
   const Handler on_grpc_;
   const Handler on_http_;
   const std::shared_ptr<std::atomic<int>> connections_;
   const std::string unix_path_;
 
-  asio::strand<asio::io_context::executor_type> strand_;
-  asio::basic_socket_acceptor<asio::generic::stream_protocol> socket_;
-  asio::steady_timer timer_;
+  asio::basic_socket_acceptor<asio::generic::stream_protocol, Executor> socket_;
+  Timer timer_;
   bool bound_ = false;
 };
 
-Acceptor::Acceptor(AcceptorOptions options, asio::io_context& io, Handler on_grpc, Handler on_http)
+Acceptor::Acceptor(AcceptorOptions options, IoThreads& threads, Handler on_grpc, Handler on_http)
     : options_(std::move(options)),
-      io_(io),
+      threads_(threads),
       on_grpc_(std::move(on_grpc)),
       on_http_(std::move(on_http)),
       connections_(std::make_shared<std::atomic<int>>(0)) {}
@@ -246,7 +242,7 @@ absl::Status Acceptor::Listen() {
     if (is_unix) {
       if (unix_path.empty() || unix_path.size() > 107)
         return CannotListen(bind, "a unix path has 1 to 107 bytes");
-      RemoveStaleSocket(io_, std::string(unix_path));
+      RemoveStaleSocket(std::string(unix_path));
       endpoint = asio::local::stream_protocol::endpoint(std::string(unix_path));
     } else {
       ASSIGN_OR_RETURN(endpoint, ParseTcp(bind));

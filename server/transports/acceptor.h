@@ -14,9 +14,8 @@
 #include <string>
 #include <vector>
 
-#include <boost/asio/io_context.hpp>
-
 #include "server/transports/connection.h"
+#include "server/transports/io_threads.h"
 
 namespace millrace {
 
@@ -35,11 +34,11 @@ struct AcceptorOptions {
 // Listen(), Start() and Stop() belong to one thread.
 class Acceptor {
  public:
-  // Called on the connection's strand.  Must not block.
+  // Called on the connection's thread.  Must not block.
   using Handler = std::function<void(Connection)>;
 
-  // `io` must outlive it; handlers are called from the threads that run it.
-  Acceptor(AcceptorOptions options, boost::asio::io_context& io, Handler on_grpc, Handler on_http);
+  // The threads must outlive it; handlers are called from them.
+  Acceptor(AcceptorOptions options, IoThreads& threads, Handler on_grpc, Handler on_http);
   ~Acceptor();
 
   // Binds and listens everywhere, or nowhere.  An error names the address and what to do.
@@ -61,7 +60,7 @@ class Acceptor {
   class Listener;
 
   const AcceptorOptions options_;
-  boost::asio::io_context& io_;
+  IoThreads& threads_;
   const Handler on_grpc_;
   const Handler on_http_;
   std::vector<std::shared_ptr<Listener>> listeners_;  // each also owned by its accept loop

@@ -6,11 +6,7 @@
 
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
-
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
 
 #include "server/core/engine.h"
 #include "server/transports/acceptor.h"
@@ -28,26 +24,23 @@ struct GrpcServerOptions {
 
 class GrpcServer {
  public:
-  GrpcServer(GrpcServerOptions options, std::unique_ptr<Model> model)
-      : pool_(options.arena), work_(boost::asio::make_work_guard(io_)) {
+  GrpcServer(GrpcServerOptions options, std::unique_ptr<Model> model) : pool_(options.arena) {
     EXPECT_TRUE(registry_.Add(std::move(model)).ok());
     engine_.emplace(options.engine, pool_, registry_, probe_);
-    grpc_.emplace(options.grpc, *engine_, io_);
+    grpc_.emplace(options.grpc, *engine_, threads_.first());
     acceptor_.emplace(
-        options.acceptor, io_,
+        options.acceptor, threads_,
         [this](Connection connection) { grpc_->Serve(std::move(connection)); }, [](Connection) {});
     EXPECT_TRUE(acceptor_->Listen().ok());
     EXPECT_TRUE(grpc_->Start().ok());
     acceptor_->Start();
-    thread_ = std::thread([this] { io_.run(); });
   }
 
   ~GrpcServer() {
     acceptor_->Stop();
     engine_->Drain(absl::Seconds(5));
     grpc_->Stop(absl::Seconds(1));
-    io_.stop();
-    thread_.join();
+    threads_.Stop();
   }
 
   const std::string& address() const { return acceptor_->addresses().front(); }
@@ -62,11 +55,9 @@ class GrpcServer {
   Registry registry_;
   RecordingProbe probe_;
   std::optional<Engine> engine_;
-  boost::asio::io_context io_;
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  IoThreads threads_{1};
   std::optional<GrpcTransport> grpc_;
   std::optional<Acceptor> acceptor_;
-  std::thread thread_;
 };
 
 }  // namespace millrace

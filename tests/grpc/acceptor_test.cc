@@ -14,7 +14,6 @@
 #include <vector>
 
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/read.hpp>
@@ -35,18 +34,16 @@ class AcceptorTest : public testing::Test {
  protected:
   ~AcceptorTest() override {
     if (acceptor_ != nullptr) acceptor_->Stop();
-    io_.stop();
-    if (thread_.joinable()) thread_.join();
+    threads_.Stop();
     connections_.clear();
   }
 
   absl::Status Start(AcceptorOptions options = {.binds = {"127.0.0.1:0"}}) {
     acceptor_ = std::make_unique<Acceptor>(
-        options, io_, [this](Connection connection) { Take("grpc ", std::move(connection)); },
+        options, threads_, [this](Connection connection) { Take("grpc ", std::move(connection)); },
         [this](Connection connection) { Take("http ", std::move(connection)); });
     if (absl::Status status = acceptor_->Listen(); !status.ok()) return status;
     acceptor_->Start();
-    thread_ = std::thread([this] { io_.run(); });
     return absl::OkStatus();
   }
 
@@ -82,10 +79,8 @@ class AcceptorTest : public testing::Test {
   }
 
   asio::io_context client_io_;
-  asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_ = asio::make_work_guard(io_);
+  IoThreads threads_{1};
   std::unique_ptr<Acceptor> acceptor_;
-  std::thread thread_;
   Mutex mu_;
   CondVar changed_;
   std::vector<std::string> taken_ ABSL_GUARDED_BY(mu_);
@@ -197,7 +192,7 @@ TEST_F(AcceptorTest, TakesOverTheSocketOfAServerThatIsNoMore) {
 TEST_F(AcceptorTest, SaysWhyItCannotListen) {
   ASSERT_TRUE(Start().ok());
   const auto why = [this](const std::string& bind) {
-    Acceptor acceptor({.binds = {bind}}, io_, nullptr, nullptr);
+    Acceptor acceptor({.binds = {bind}}, threads_, nullptr, nullptr);
     return std::string(acceptor.Listen().message());
   };
   EXPECT_THAT(why(acceptor_->addresses().front()),

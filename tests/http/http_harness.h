@@ -17,14 +17,13 @@
 #include <utility>
 #include <vector>
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/strand.hpp>
 
 #include "server/core/engine.h"
 #include "server/models/identity.h"
 #include "server/transports/http/http_transport.h"
+#include "server/transports/io_threads.h"
 #include "tests/fakes/fake_model.h"
 
 namespace millrace {
@@ -155,18 +154,16 @@ class HttpTest : public testing::Test {
     if (!engine_) return;
     transport_->Drain();
     engine_->Drain(absl::ZeroDuration());
-    work_.reset();
-    io_.stop();
-    thread_.join();
+    threads_.Stop();
     transport_.reset();
   }
 
   HttpClient Connect(std::string first_bytes = "") {
     namespace asio = boost::asio;
     if (!engine_) Start();
-    asio::ip::tcp::socket client(io_);
+    asio::ip::tcp::socket client(client_io_);
     client.connect(listener_.local_endpoint());
-    Socket server(asio::make_strand(io_));
+    Socket server(threads_.first());
     listener_.accept(server);
     server.non_blocking(true);
     auto place = std::make_shared<int>();
@@ -206,13 +203,13 @@ class HttpTest : public testing::Test {
   SlabPoolOptions pool_options_;
 
   // In the order in which they must outlive each other: what is left of sessions goes with the
-  // io_context.
+  // threads.
   WaitingProbe probe_;
   Registry registry_;
   FakeModel* model_;
   std::optional<SlabPool> pool_;
   std::optional<Engine> engine_;
-  boost::asio::io_context io_;
+  IoThreads threads_{1};
   std::optional<HttpTransport> transport_;
 
  private:
@@ -220,14 +217,12 @@ class HttpTest : public testing::Test {
     pool_.emplace(pool_options_);
     engine_.emplace(engine_options_, *pool_, registry_, probe_);
     transport_.emplace(options_, *engine_);
-    thread_ = std::thread([this] { io_.run(); });
   }
 
-  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
-      io_.get_executor()};
-  boost::asio::ip::tcp::acceptor listener_{io_, {boost::asio::ip::address_v4::loopback(), 0}};
+  boost::asio::io_context client_io_;
+  boost::asio::ip::tcp::acceptor listener_{client_io_,
+                                           {boost::asio::ip::address_v4::loopback(), 0}};
   std::weak_ptr<void> place_;
-  std::thread thread_;
 };
 
 }  // namespace millrace

@@ -7,6 +7,21 @@
 #include "server/transports/http/http_error.h"
 
 namespace millrace {
+namespace {
+
+// The time now, written anew when the second has changed.
+absl::string_view Date() {
+  thread_local int64_t second = -1;
+  thread_local std::string text;
+  const int64_t now = absl::ToUnixSeconds(absl::Now());
+  if (std::exchange(second, now) != now) {
+    text = absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::FromUnixSeconds(now),
+                            absl::UTCTimeZone());
+  }
+  return text;
+}
+
+}  // namespace
 
 Answer JsonAnswer(std::string text) {
   return {.content_type = "application/json", .text = std::move(text)};
@@ -20,11 +35,9 @@ Answer ErrorAnswer(const absl::Status& status) {
 }
 
 std::string FormatHead(const Answer& answer, Persistence persistence) {
-  std::string head = absl::StrCat(
-      "HTTP/1.1 ", answer.status, " ", Reason(answer.status),
-      "\r\nDate: ", absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()),
-      "\r\nContent-Type: ", answer.content_type, "\r\nContent-Length: ", answer.body_size(),
-      "\r\n");
+  std::string head = absl::StrCat("HTTP/1.1 ", answer.status, " ", Reason(answer.status),
+                                  "\r\nDate: ", Date(), "\r\nContent-Type: ", answer.content_type,
+                                  "\r\nContent-Length: ", answer.body_size(), "\r\n");
   for (const auto& [name, value] : answer.fields) {
     absl::StrAppend(&head, name, ": ", value, "\r\n");
   }

@@ -51,7 +51,7 @@ Exchange::~Exchange() {
   if (call_ != nullptr) call_->Cancel(absl::CancelledError("the connection was given up"));
 }
 
-asio::awaitable<absl::StatusOr<Answer>> Exchange::Run() {
+Async<absl::StatusOr<Answer>> Exchange::Run() {
   if (absl::Status status = Open(); !status.ok()) co_return status;
   const absl::Status uploaded = co_await Upload();
   if (!uploaded.ok()) call_->Cancel(uploaded);
@@ -86,7 +86,7 @@ void Exchange::OnAdmitted() {
 
 // ---- the way in
 
-asio::awaitable<absl::Status> Exchange::Upload() {
+Async<absl::Status> Exchange::Upload() {
   absl::StatusOr<Declaration> declaration = Prepare();
   if (!declaration.ok()) co_return declaration.status();
   Admit(*std::move(declaration));
@@ -129,13 +129,14 @@ void Exchange::Admit(Declaration declaration) {
   });
 }
 
-asio::awaitable<absl::Status> Exchange::SayContinue() {
+Async<absl::Status> Exchange::SayContinue() {
   if (!head_.expects_continue || !stream_.ahead().empty()) co_return absl::OkStatus();
-  const std::vector<asio::const_buffer> text(1, asio::buffer(kContinue));
-  co_return co_await stream_.Write(text, kContinueTimeout);
+  asio::const_buffer text = asio::buffer(kContinue);
+  Buffers buffers(&text, 1);
+  co_return co_await stream_.Write(buffers, kContinueTimeout);
 }
 
-asio::awaitable<absl::Status> Exchange::Receive() {
+Async<absl::Status> Exchange::Receive() {
   const Assembler& assembler = call_->assembler();
   while (!body_.done() && !result_) {
     const absl::Status status = co_await ReceiveSome();
@@ -146,7 +147,7 @@ asio::awaitable<absl::Status> Exchange::Receive() {
       absl::StrCat("the body ends ", assembler.remaining(), " bytes before the end of the tensor"));
 }
 
-asio::awaitable<absl::Status> Exchange::ReceiveSome() {
+Async<absl::Status> Exchange::ReceiveSome() {
   Assembler& assembler = call_->assembler();
   std::byte beyond;  // for the end of a chunked body, whose bytes were all received
   absl::Span<std::byte> space(&beyond, 1);
@@ -194,7 +195,7 @@ absl::StatusOr<Tensor> Exchange::TakeBody() {
   return body;
 }
 
-asio::awaitable<absl::Status> Exchange::Submit() {
+Async<absl::Status> Exchange::Submit() {
   if (declared_) {
     submitted_ = true;
     call_->Submit();
@@ -215,18 +216,17 @@ asio::awaitable<absl::Status> Exchange::Submit() {
 }
 
 template <typename Work>
-auto Exchange::Run(const Codec& codec, uint64_t size, Work work)
-    -> asio::awaitable<decltype(work())> {
+auto Exchange::Run(const Codec& codec, uint64_t size, Work work) -> Async<decltype(work())> {
   if (!codec.slow() || size < kMinForWorkers) co_return work();
   auto job = [&work]() -> asio::awaitable<decltype(work())> { co_return work(); };
-  co_return co_await asio::co_spawn(workers_, job, asio::use_awaitable);
+  co_return co_await asio::co_spawn(workers_, job, kAwait);
 }
 
 // Waits a moment or until something happens.  Ends the call when its client is gone.
-asio::awaitable<void> Exchange::Pause() {
+Async<void> Exchange::Pause() {
   boost::system::error_code ignored;
   wake_.expires_after(kLookAfterClient);
-  co_await wake_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  co_await wake_.async_wait(asio::redirect_error(kAwait, ignored));
   if (result_ || client_left_ || !stream_.PeerLeft()) co_return;
   client_left_ = true;
   call_->Cancel(ClientLeft());
@@ -234,7 +234,7 @@ asio::awaitable<void> Exchange::Pause() {
 
 // ---- the way out
 
-asio::awaitable<absl::StatusOr<Answer>> Exchange::MakeAnswer() {
+Async<absl::StatusOr<Answer>> Exchange::MakeAnswer() {
   if (!result_->ok()) co_return Error();
   const Response response = **std::move(result_);
   const absl::StatusOr<const Codec*> writer = ChooseWriter(head_.accept, *form_);

@@ -14,9 +14,6 @@
 #include <optional>
 #include <utility>
 
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 
 #include "server/core/engine.h"
@@ -29,7 +26,7 @@
 
 namespace millrace {
 
-// Everything runs on the stream's strand, but for large JSON texts, which are decoded and encoded
+// Everything runs on the stream's thread, but for large JSON texts, which are decoded and encoded
 // by the workers.
 //
 // Shared by the session and, for the time of a callback, by the engine.
@@ -41,7 +38,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   ~Exchange();
 
   // Once.  An error is one to answer with.
-  boost::asio::awaitable<absl::StatusOr<Answer>> Run();
+  Async<absl::StatusOr<Answer>> Run();
 
   // All of the body was read: the stream is at the next request.
   bool body_done() const { return body_.done(); }
@@ -56,20 +53,19 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   absl::Status Open();
   absl::StatusOr<Declaration> Prepare();
   void Admit(Declaration declaration);
-  boost::asio::awaitable<absl::Status> Upload();
-  boost::asio::awaitable<absl::Status> SayContinue();
-  boost::asio::awaitable<absl::Status> Receive();
-  boost::asio::awaitable<absl::Status> ReceiveSome();
+  Async<absl::Status> Upload();
+  Async<absl::Status> SayContinue();
+  Async<absl::Status> Receive();
+  Async<absl::Status> ReceiveSome();
   absl::Status Commit(absl::Span<const std::byte> space, size_t size);
   absl::StatusOr<Tensor> TakeBody();
-  boost::asio::awaitable<absl::Status> Submit();
-  boost::asio::awaitable<void> Pause();
-  boost::asio::awaitable<absl::StatusOr<Answer>> MakeAnswer();
+  Async<absl::Status> Submit();
+  Async<void> Pause();
+  Async<absl::StatusOr<Answer>> MakeAnswer();
   absl::Status Error() const;
 
   template <typename Work>
-  auto Run(const Codec& codec, uint64_t size, Work work)
-      -> boost::asio::awaitable<decltype(work())>;
+  auto Run(const Codec& codec, uint64_t size, Work work) -> Async<decltype(work())>;
 
   void OnAdmitted();
   void OnDone(absl::StatusOr<Response> result);
@@ -80,8 +76,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   const RequestHead& head_;
   const Target& target_;
   const Route& route_;
-  boost::asio::any_io_executor executor_;
-  boost::asio::steady_timer wake_;
+  const Executor executor_;
+  Timer wake_;
   BodyReader body_;
 
   absl::StatusOr<const Codec*> reader_;

@@ -3,12 +3,12 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
+#include <array>
 #include <chrono>
 #include <exception>
 #include <new>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <boost/asio/buffer.hpp>
 
@@ -50,11 +50,11 @@ Session::Session(const HttpOptions& options, Engine& engine, asio::thread_pool& 
     : options_(options),
       engine_(engine),
       workers_(workers),
-      stream_(std::make_shared<Stream>(std::move(connection.socket),
-                                       std::move(connection.first_bytes), options.read_size)),
+      stream_(std::make_shared<Stream>(std::move(connection.socket), connection.first_bytes,
+                                       options.read_size)),
       place_(std::move(connection.place)) {}
 
-asio::awaitable<void> Session::Run(std::shared_ptr<Session> self) {
+Async<void> Session::Run(std::shared_ptr<Session> self) {
   try {
     while (co_await self->ServeRequest()) {
     }
@@ -76,7 +76,7 @@ Stream::Deadline Session::After(absl::Duration duration) const {
 }
 
 // False: the connection is to be closed.
-asio::awaitable<bool> Session::ServeRequest() {
+Async<bool> Session::ServeRequest() {
   if (!co_await AwaitRequest()) co_return false;
   const absl::StatusOr<MaybeHead> head = co_await ReadHead();
   if (!head.ok()) {
@@ -92,7 +92,7 @@ asio::awaitable<bool> Session::ServeRequest() {
 // ---- the header
 
 // False when no more requests come, or may come.
-asio::awaitable<bool> Session::AwaitRequest() {
+Async<bool> Session::AwaitRequest() {
   const Stream::Deadline deadline = After(options_.idle_timeout);
   while (true) {
     while (absl::StartsWith(stream_->ahead(), "\r\n")) stream_->Consume(2);
@@ -107,7 +107,7 @@ asio::awaitable<bool> Session::AwaitRequest() {
 }
 
 // Nothing when the client leaves before the end of it.
-asio::awaitable<absl::StatusOr<Session::MaybeHead>> Session::ReadHead() {
+Async<absl::StatusOr<Session::MaybeHead>> Session::ReadHead() {
   const Stream::Deadline deadline = After(options_.header_timeout);
   size_t searched = 0;
   while (true) {
@@ -137,7 +137,7 @@ absl::Status Session::HeadTimeout() const {
 
 // ---- the request
 
-asio::awaitable<bool> Session::Handle(const RequestHead& head) {
+Async<bool> Session::Handle(const RequestHead& head) {
   const absl::StatusOr<Target> target = ParseTarget(head.target);
   if (!target.ok()) co_return co_await Refuse(target.status(), head);
   const absl::StatusOr<Route> route = FindRoute(target->path);
@@ -152,8 +152,7 @@ asio::awaitable<bool> Session::Handle(const RequestHead& head) {
   co_return co_await Send(page, head, !head.has_body());
 }
 
-asio::awaitable<bool> Session::Predict(const RequestHead& head, const Target& target,
-                                       const Route& route) {
+Async<bool> Session::Predict(const RequestHead& head, const Target& target, const Route& route) {
   auto exchange = std::make_shared<Exchange>(engine_, workers_, *stream_, head, target, route);
   absl::StatusOr<Answer> result = absl::InternalError("the server failed");
   try {
@@ -170,23 +169,26 @@ asio::awaitable<bool> Session::Predict(const RequestHead& head, const Target& ta
   co_return co_await Send(answer, head, body_done);
 }
 
-asio::awaitable<bool> Session::Refuse(const absl::Status& status, const RequestHead& head) {
+Async<bool> Session::Refuse(const absl::Status& status, const RequestHead& head) {
   Report(status);
   const Answer answer = ErrorAnswer(status);
   co_return co_await Send(answer, head, !head.has_body());
 }
 
 // The connection goes on only from where the next request begins.
-asio::awaitable<bool> Session::Send(const Answer& answer, const RequestHead& head, bool body_done) {
+Async<bool> Session::Send(const Answer& answer, const RequestHead& head, bool body_done) {
   const bool keep = head.keep_alive && body_done && !draining_;
   const std::string text = FormatHead(answer, HowItGoesOn(head, keep));
-  std::vector<asio::const_buffer> buffers = {asio::buffer(text)};
+  std::array<asio::const_buffer, 3> parts = {asio::buffer(text)};
   if (head.method != "HEAD") {
-    buffers.push_back(asio::buffer(answer.text));
-    if (answer.tensor) buffers.push_back(Bytes(*answer.tensor));
+    parts[1] = asio::buffer(answer.text);
+    if (answer.tensor) parts[2] = Bytes(*answer.tensor);
   }
-  const absl::Status sent = co_await stream_->Write(
-      std::move(buffers), absl::ToChronoNanoseconds(options_.write_timeout));
+  Buffers buffers = absl::MakeSpan(parts);
+  absl::Status sent = stream_->WriteSome(buffers);
+  if (sent.ok() && !buffers.empty()) {
+    sent = co_await stream_->Write(buffers, absl::ToChronoNanoseconds(options_.write_timeout));
+  }
   co_return keep&& sent.ok();
 }
 

@@ -7,7 +7,6 @@
 #include <memory>
 #include <optional>
 
-#include <boost/asio/awaitable.hpp>
 #include <boost/asio/thread_pool.hpp>
 
 #include "server/core/engine.h"
@@ -20,7 +19,7 @@
 
 namespace millrace {
 
-// Runs on the connection's strand.
+// Runs on the connection's thread.
 //
 // Its coroutines take no objects by value: GCC 12 destroys such a parameter at a wrong address when
 // it is made within the co_await expression.
@@ -31,27 +30,26 @@ class Session {
           Connection connection);
 
   // Serves until the connection is closed.  Once.
-  static boost::asio::awaitable<void> Run(std::shared_ptr<Session> self);
+  static Async<void> Run(std::shared_ptr<Session> self);
 
   // Ends with the request that is under way, or at once if there is none.
   void Drain();
 
-  Socket::executor_type executor() { return stream_->executor(); }
+  const Executor& executor() { return stream_->executor(); }
 
  private:
   using MaybeHead = std::optional<RequestHead>;
 
-  boost::asio::awaitable<bool> ServeRequest();
-  boost::asio::awaitable<bool> AwaitRequest();
-  boost::asio::awaitable<absl::StatusOr<MaybeHead>> ReadHead();
+  Async<bool> ServeRequest();
+  Async<bool> AwaitRequest();
+  Async<absl::StatusOr<MaybeHead>> ReadHead();
   absl::StatusOr<MaybeHead> TakeHead(size_t searched);
   absl::Status HeadTimeout() const;
 
-  boost::asio::awaitable<bool> Handle(const RequestHead& head);
-  boost::asio::awaitable<bool> Predict(const RequestHead& head, const Target& target,
-                                       const Route& route);
-  boost::asio::awaitable<bool> Refuse(const absl::Status& status, const RequestHead& head);
-  boost::asio::awaitable<bool> Send(const Answer& answer, const RequestHead& head, bool body_done);
+  Async<bool> Handle(const RequestHead& head);
+  Async<bool> Predict(const RequestHead& head, const Target& target, const Route& route);
+  Async<bool> Refuse(const absl::Status& status, const RequestHead& head);
+  Async<bool> Send(const Answer& answer, const RequestHead& head, bool body_done);
   void Report(const absl::Status& status);
 
   Stream::Deadline After(absl::Duration duration) const;

@@ -4,13 +4,11 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include <boost/asio/error.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 namespace millrace {
 namespace {
@@ -18,130 +16,98 @@ namespace {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-constexpr size_t kAheadSize = 16 << 10;
-constexpr size_t kFairShare = 1 << 20;
-
-bool WouldBlock(const error_code& error) {
-  return error == asio::error::would_block || error == asio::error::try_again ||
-         error == asio::error::interrupted;
-}
-
 absl::Status Lost(const error_code& error) {
   return absl::UnavailableError(absl::StrCat("the connection is lost: ", error.message()));
 }
 
-// Drops the first `size` bytes of the buffers.
-void Advance(std::vector<asio::const_buffer>& buffers, size_t size) {
-  size_t whole = 0;
-  while (whole < buffers.size() && size >= buffers[whole].size()) size -= buffers[whole++].size();
-  buffers.erase(buffers.begin(), buffers.begin() + static_cast<ptrdiff_t>(whole));
+// What a wait ended with, other than success.
+absl::Status WaitError(const error_code& error, Stream::Deadline deadline) {
+  if (error != asio::error::operation_aborted) return Lost(error);
+  if (deadline > std::chrono::steady_clock::now()) return absl::CancelledError("interrupted");
+  return absl::DeadlineExceededError("the client was too slow");
+}
+
+// Drops the first `size` bytes.
+void Advance(Buffers& buffers, size_t size) {
+  while (!buffers.empty() && size >= buffers.front().size()) {
+    size -= buffers.front().size();
+    buffers.remove_prefix(1);
+  }
   if (size > 0) buffers.front() += size;
 }
 
 }  // namespace
 
-Stream::Stream(Socket socket, std::string first_bytes, size_t read_size)
+Stream::Stream(Socket socket, absl::string_view first_bytes, size_t read_size)
     : socket_(std::move(socket)),
-      timer_(socket_.get_executor()),
-      buffer_(std::move(first_bytes)),
-      read_size_(read_size) {
-  error_code ignored;  // A unix socket has no such option.
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+      read_size_(read_size),
+      ahead_(new char[kMaxAhead]),
+      end_(first_bytes.copy(ahead_.get(), kMaxAhead)),
+      timer_(socket_.get_executor()) {
+  error_code ignored;
   socket_.non_blocking(true, ignored);
 }
 
-void Stream::Consume(size_t size) {
-  consumed_ += size;
-  if (consumed_ < buffer_.size()) return;
-  buffer_.clear();
-  consumed_ = 0;
+Async<absl::StatusOr<size_t>> Stream::ReadAhead(Deadline deadline) {
+  std::memmove(ahead_.get(), ahead_.get() + begin_, end_ - begin_);
+  end_ -= std::exchange(begin_, 0);
+  const absl::Span<std::byte> space(reinterpret_cast<std::byte*>(ahead_.get()), kMaxAhead);
+  const absl::StatusOr<size_t> size = co_await Read(space.subspan(end_), deadline);
+  end_ += size.value_or(0);
+  co_return size;
 }
 
-asio::awaitable<absl::StatusOr<size_t>> Stream::ReadAhead(Deadline deadline) {
-  buffer_.erase(0, consumed_);
-  consumed_ = 0;
-  const size_t old_size = buffer_.size();
-  while (true) {
-    error_code error;
-    buffer_.resize(old_size + kAheadSize);
-    const size_t size =
-        socket_.read_some(asio::buffer(buffer_.data() + old_size, kAheadSize), error);
-    buffer_.resize(old_size + size);
-    if (!error) co_return size;
-    if (error == asio::error::eof) co_return size_t{0};
-    if (!WouldBlock(error)) co_return Lost(error);
-    const absl::Status waited = co_await Wait(Socket::wait_read, deadline);
-    if (!waited.ok()) co_return waited;
-  }
-}
-
-asio::awaitable<absl::StatusOr<size_t>> Stream::Read(absl::Span<std::byte> space,
-                                                     Deadline deadline) {
-  space = space.first(std::min(space.size(), read_size_));
-  while (true) {
-    error_code error;
-    const size_t size = socket_.read_some(asio::buffer(space.data(), space.size()), error);
-    if (!error) {
-      co_await BeFair(size);
-      co_return size;
-    }
-    if (error == asio::error::eof) co_return size_t{0};
-    if (!WouldBlock(error)) co_return Lost(error);
-    const absl::Status waited = co_await Wait(Socket::wait_read, deadline);
-    if (!waited.ok()) co_return waited;
-  }
-}
-
-asio::awaitable<absl::Status> Stream::Write(std::vector<asio::const_buffer> buffers,
-                                            std::chrono::nanoseconds timeout) {
-  Advance(buffers, 0);
-  while (!buffers.empty()) {
-    error_code error;
-    const size_t size = socket_.write_some(buffers, error);
-    if (!error) {
-      Advance(buffers, size);
-      co_await BeFair(size);
-      continue;
-    }
-    if (!WouldBlock(error)) co_return Lost(error);
-    const absl::Status waited =
-        co_await Wait(Socket::wait_write, std::chrono::steady_clock::now() + timeout);
-    if (!waited.ok() && !absl::IsCancelled(waited)) co_return waited;
-  }
-  co_return absl::OkStatus();
-}
-
-asio::awaitable<absl::Status> Stream::Wait(Socket::wait_type type, Deadline deadline) {
-  since_pause_ = 0;
-  interrupted_ = false;
-  if (deadline != kNever) {
-    timer_.expires_at(deadline);
-    timer_.async_wait([self = shared_from_this()](const error_code& error) {
-      if (!error) self->Interrupt();
-    });
-  }
+// The thread's other connections have their turns before this goes on, even if bytes are there.
+Async<absl::StatusOr<size_t>> Stream::Read(absl::Span<std::byte> space, Deadline deadline) {
+  const asio::mutable_buffer buffer(space.data(), std::min(space.size(), read_size_));
   error_code error;
-  co_await socket_.async_wait(type, asio::redirect_error(asio::use_awaitable, error));
-  if (deadline != kNever) timer_.cancel();
-  if (error && error != asio::error::operation_aborted) co_return Lost(error);
-  if (!interrupted_) co_return absl::OkStatus();
-  if (deadline <= std::chrono::steady_clock::now()) {
-    co_return absl::DeadlineExceededError("the client was too slow");
+  EndWaitAt(deadline);
+  const size_t size = co_await socket_.async_read_some(buffer, asio::redirect_error(kAwait, error));
+  deadline_ = kNever;
+  if (!error) co_return size;
+  if (error == asio::error::eof) co_return size_t{0};
+  co_return WaitError(error, deadline);
+}
+
+absl::Status Stream::WriteSome(Buffers& buffers) {
+  error_code error;
+  Advance(buffers, socket_.write_some(buffers, error));
+  const bool later = error == asio::error::would_block || error == asio::error::interrupted;
+  return error && !later ? Lost(error) : absl::OkStatus();
+}
+
+Async<absl::Status> Stream::Write(Buffers& buffers, std::chrono::nanoseconds timeout) {
+  while (true) {
+    absl::Status status = WriteSome(buffers);
+    if (!status.ok() || buffers.empty()) co_return status;
+    error_code error;
+    const Deadline deadline = std::chrono::steady_clock::now() + timeout;
+    EndWaitAt(deadline);
+    co_await socket_.async_wait(Socket::wait_write, asio::redirect_error(kAwait, error));
+    deadline_ = kNever;
+    if (!error) continue;
+    status = WaitError(error, deadline);
+    if (!absl::IsCancelled(status)) co_return status;
   }
-  co_return absl::CancelledError("interrupted");
 }
 
-asio::awaitable<void> Stream::BeFair(size_t size) {
-  since_pause_ += size;
-  if (since_pause_ < kFairShare) co_return;
-  since_pause_ = 0;
-  co_await asio::post(executor(), asio::use_awaitable);
+void Stream::EndWaitAt(Deadline deadline) {
+  deadline_ = deadline;
+  if (deadline == kNever || (timer_runs_ && timer_.expiry() <= deadline)) return;
+  timer_.expires_at(deadline);
+  timer_runs_ = true;
+  timer_.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error) self->OnTimer();
+  });
 }
 
-// The wait may have ended already, its result being on the way: the flag says what cancel() then
-// cannot.
+void Stream::OnTimer() {
+  timer_runs_ = false;
+  if (deadline_ > std::chrono::steady_clock::now()) return EndWaitAt(deadline_);
+  Interrupt();
+}
+
 void Stream::Interrupt() {
-  interrupted_ = true;
   error_code ignored;
   socket_.cancel(ignored);
 }
@@ -151,7 +117,7 @@ bool Stream::PeerLeft() {
   return poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLERR | POLLHUP)) != 0;
 }
 
-asio::awaitable<void> Stream::Linger(size_t max_bytes, Deadline deadline) {
+Async<void> Stream::Linger(size_t max_bytes, Deadline deadline) {
   error_code ignored;
   socket_.shutdown(Socket::shutdown_send, ignored);
   size_t dropped = ahead().size();
@@ -162,7 +128,6 @@ asio::awaitable<void> Stream::Linger(size_t max_bytes, Deadline deadline) {
     if (!size.ok() || *size == 0) break;
     dropped += *size;
     Consume(*size);
-    co_await BeFair(*size);
   }
   Close();
 }

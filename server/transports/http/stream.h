@@ -9,18 +9,17 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
-#include <string>
-#include <vector>
 
-#include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "server/transports/connection.h"
 
 namespace millrace {
 
-// Everything runs on the socket's strand, one read or write at a time.  Nothing throws.
+// What is to be sent, in order.  The caller keeps the array and the bytes.
+using Buffers = absl::Span<boost::asio::const_buffer>;
+
+// Everything runs on the socket's thread, one read or write at a time.  Nothing throws.
 //
 // Errors: DEADLINE_EXCEEDED; UNAVAILABLE when the connection is lost; CANCELLED when Interrupt()
 // ended the wait, or in rare cases for nothing: look at what might have changed, then call again.
@@ -31,23 +30,29 @@ class Stream : public std::enable_shared_from_this<Stream> {
   using Deadline = std::chrono::steady_clock::time_point;
   static constexpr Deadline kNever = Deadline::max();
 
-  // `first_bytes` come before what is in the socket; `read_size` bytes are asked of it at a time.
-  Stream(Socket socket, std::string first_bytes, size_t read_size);
+  // The most that may be ahead().
+  static constexpr size_t kMaxAhead = 16 << 10;
+
+  // `first_bytes`, at most kMaxAhead, come before what is in the socket; `read_size` bytes are
+  // asked of it at a time.
+  Stream(Socket socket, absl::string_view first_bytes, size_t read_size);
 
   // Bytes that came and were not consumed.
-  absl::string_view ahead() const { return absl::string_view(buffer_).substr(consumed_); }
-  void Consume(size_t size);
+  absl::string_view ahead() const { return {ahead_.get() + begin_, end_ - begin_}; }
+  void Consume(size_t size) { begin_ += size; }
 
-  // Receives some bytes behind ahead().  Returns how many; 0 when the client has sent its last.
-  boost::asio::awaitable<absl::StatusOr<size_t>> ReadAhead(Deadline deadline);
+  // Receives some bytes behind ahead(), which must be less than kMaxAhead.  Returns how many; 0
+  // when the client has sent its last.
+  Async<absl::StatusOr<size_t>> ReadAhead(Deadline deadline);
 
   // Receives into `space`.  Requires that ahead() is empty.  Returns as ReadAhead.
-  boost::asio::awaitable<absl::StatusOr<size_t>> Read(absl::Span<std::byte> space,
-                                                      Deadline deadline);
+  Async<absl::StatusOr<size_t>> Read(absl::Span<std::byte> space, Deadline deadline);
 
-  // Sends all of the buffers, of which some bytes must go in every `timeout`.
-  boost::asio::awaitable<absl::Status> Write(std::vector<boost::asio::const_buffer> buffers,
-                                             std::chrono::nanoseconds timeout);
+  // Sends what the socket takes at once, and takes that off the buffers.
+  absl::Status WriteSome(Buffers& buffers);
+
+  // Sends the rest of the buffers, of which some bytes must go in every `timeout`.
+  Async<absl::Status> Write(Buffers& buffers, std::chrono::nanoseconds timeout);
 
   // Ends the wait that is under way, if any, with CANCELLED.
   void Interrupt();
@@ -57,23 +62,27 @@ class Stream : public std::enable_shared_from_this<Stream> {
 
   // Closes so that the client can read what was sent to it: says that nothing more comes, then
   // throws away at most `max_bytes` of what it sends, until it closes or the deadline passes.
-  boost::asio::awaitable<void> Linger(size_t max_bytes, Deadline deadline);
+  Async<void> Linger(size_t max_bytes, Deadline deadline);
 
   void Close();
 
-  Socket::executor_type executor() { return socket_.get_executor(); }
+  const Executor& executor() { return socket_.get_executor(); }
 
  private:
-  boost::asio::awaitable<absl::Status> Wait(Socket::wait_type type, Deadline deadline);
-  boost::asio::awaitable<void> BeFair(size_t size);
+  void EndWaitAt(Deadline deadline);
+  void OnTimer();
 
   Socket socket_;
-  boost::asio::steady_timer timer_;
-  std::string buffer_;
-  size_t consumed_ = 0;
   const size_t read_size_;
-  bool interrupted_ = false;  // since the last wait began
-  size_t since_pause_ = 0;    // bytes since the last wait, during which others could run
+  const std::unique_ptr<char[]> ahead_;
+  size_t begin_ = 0;
+  size_t end_;
+
+  // Of the wait that is under way.  The timer goes on from one wait to the next, because most waits
+  // are over long before their deadline: it is only ever set when it would come too late.
+  Deadline deadline_ = kNever;
+  Timer timer_;
+  bool timer_runs_ = false;
 };
 
 }  // namespace millrace
