@@ -18,7 +18,8 @@ namespace {
 Tensor Body(const Codec& codec, const std::string& bytes, SlabPool& pool) {
   std::shared_ptr<Slab> slab = pool.Promise(bytes.size() + codec.padding());
   if (!slab->Map().ok()) abort();
-  bytes.copy(reinterpret_cast<char*>(slab->data()), bytes.size());
+  const std::string padded = bytes + std::string(codec.padding(), '\0');
+  padded.copy(reinterpret_cast<char*>(slab->data()), padded.size());
   Tensor body;
   body.bytes = absl::MakeConstSpan(slab->data(), bytes.size());
   body.owner = std::move(slab);
@@ -26,7 +27,8 @@ Tensor Body(const Codec& codec, const std::string& bytes, SlabPool& pool) {
 }
 
 Tensor Read(const Codec& codec, const std::string& bytes, const BodyInfo& info, SlabPool& pool) {
-  auto question = codec.Decode(Body(codec, bytes, pool), info, pool);
+  static boost::asio::thread_pool workers(1);
+  auto question = codec.Decode(Body(codec, bytes, pool), info, pool, workers);
   if (!question.ok()) abort();
   Response response;
   response.outputs = {question->tensors.at(0)};

@@ -57,12 +57,13 @@ class BinaryTest : public testing::Test {
     Tensor body;
     body.bytes = absl::MakeConstSpan(slab->data(), bytes.size());
     body.owner = std::shared_ptr<const Slab>(std::move(slab));
-    return codec.Decode(std::move(body), Info(query, bytes.size()), pool_);
+    return codec.Decode(std::move(body), Info(query, bytes.size()), pool_, workers_);
   }
 
   ModelSpec spec_;
   Target target_;
   SlabPool pool_{SlabPoolOptions{.limit = 1 << 20}};
+  boost::asio::thread_pool workers_{1};
 };
 
 TEST_F(BinaryTest, TheQueryDeclaresARawBody) {

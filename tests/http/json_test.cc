@@ -1,14 +1,23 @@
 // JSON bodies in both directions.
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/transports/http/codec.h"
+#include "server/transports/http/json_number.h"
 #include "server/transports/http/json_request.h"
 
 namespace millrace {
@@ -24,8 +33,9 @@ class JsonTest : public testing::Test {
   void Takes(DType dtype) { spec_.inputs = {{.name = "x", .dtype = dtype, .shape = {kAnySize}}}; }
 
   absl::StatusOr<JsonRequest> Read(absl::string_view text) {
-    const std::string padded = absl::StrCat(text, std::string(JsonPadding(), '\0'));
-    return ReadJsonRequest(absl::string_view(padded).substr(0, text.size()), spec_, pool_);
+    const std::string padded = absl::StrCat(text, std::string(kJsonPadding, '\0'));
+    return ReadJsonRequest(absl::string_view(padded).substr(0, text.size()), spec_, pool_, workers_,
+                           options_);
   }
 
   // The tensors, each as "name: dtype[shape] = value".
@@ -63,6 +73,8 @@ class JsonTest : public testing::Test {
 
   ModelSpec spec_;
   SlabPool pool_{SlabPoolOptions{.limit = 16 << 20}};
+  boost::asio::thread_pool workers_{2};
+  JsonOptions options_;
 };
 
 TEST_F(JsonTest, ReadsColumnsAndRows) {
@@ -138,6 +150,80 @@ TEST_F(JsonTest, ReadsFloatsToTheNearest) {
   EXPECT_EQ(Element<double>(DType::kFloat64, "0.1"), 0.1);
   EXPECT_EQ(Element<uint16_t>(DType::kFloat16, "1.5"), 0x3e00);
   EXPECT_EQ(Element<uint16_t>(DType::kBfloat16, "1.5"), 0x3fc0);
+}
+
+// Of all lengths, signs and exponents; near the middle between two floats as often as not.
+std::string AnyNumber(std::mt19937_64& random) {
+  const auto below = [&](uint64_t limit) { return random() % limit; };
+  std::string text = below(2) == 0 ? "-" : "";
+  if (below(3) == 0) {
+    const float value = std::bit_cast<float>(static_cast<uint32_t>(below(0x7f000000)));
+    const double middle = (static_cast<double>(value) + std::nextafter(value, INFINITY)) / 2;
+    char digits[64];
+    const int precision = static_cast<int>(below(4) == 0 ? 40 : below(20));
+    std::snprintf(digits, sizeof(digits), below(2) == 0 ? "%.*e" : "%.*g", precision,
+                  below(2) == 0 ? middle : value);
+    return text + digits;
+  }
+  absl::StrAppend(&text, below(2) == 0 ? 0 : random() >> below(64));
+  if (below(4) > 0) {
+    text += '.';
+    for (uint64_t i = below(24) + 1; i > 0; --i) text += static_cast<char>('0' + below(10));
+  }
+  if (below(3) == 0) {
+    constexpr const char* kSigns[] = {"e", "E-", "e+", "e-"};
+    absl::StrAppend(&text, kSigns[below(4)], below(below(2) == 0 ? 400 : 30));
+  }
+  return text;
+}
+
+// What ReadElements() makes of one number; nothing where it leaves it to ParseElement().
+template <typename T>
+std::optional<T> ReadPlain(const std::string& text, DType dtype) {
+  const std::string padded = text + "]" + std::string(kJsonPadding, '\0');
+  T value{};
+  uint64_t count = 0;
+  ReadElements(padded.data(), dtype, 1, reinterpret_cast<std::byte*>(&value), count);
+  return count == 1 ? std::optional<T>(value) : std::nullopt;
+}
+
+// Whether the number is read to the nearest value, to the bit, or not at all.
+template <typename T>
+testing::AssertionResult IsNearest(const std::string& text, DType dtype, int& read) {
+  const std::optional<T> value = ReadPlain<T>(text, dtype);
+  if (!value) return testing::AssertionSuccess();
+  ++read;
+  T nearest{};
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), nearest);
+  if (result.ec == std::errc() && std::memcmp(&*value, &nearest, sizeof(T)) == 0) {
+    return testing::AssertionSuccess();
+  }
+  return testing::AssertionFailure() << text << " is read as " << *value;
+}
+
+TEST_F(JsonTest, ReadsAnyNumberAsFromCharsDoes) {
+  std::mt19937_64 random(1);
+  int read = 0;
+  for (int i = 0; i < 200'000; ++i) {
+    const std::string text = AnyNumber(random);
+    ASSERT_TRUE(IsNearest<float>(text, DType::kFloat32, read));
+    ASSERT_TRUE(IsNearest<double>(text, DType::kFloat64, read));
+  }
+  EXPECT_GT(read, 100'000);
+}
+
+TEST_F(JsonTest, ReadsIntegersOfAllLengthsExactly) {
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 20'000; ++i) {
+    const int64_t value = static_cast<int64_t>(random()) >> random() % 64;
+    const std::string text = absl::StrCat(value);
+    EXPECT_EQ(ReadPlain<int64_t>(text, DType::kInt64).value_or(value), value);
+    const auto narrow = ReadPlain<int16_t>(text, DType::kInt16);
+    ASSERT_EQ(narrow.has_value(), std::in_range<int16_t>(value)) << text;
+    if (narrow) {
+      EXPECT_EQ(*narrow, value);
+    }
+  }
 }
 
 TEST_F(JsonTest, ReadsWhatPythonWritesForNotFinite) {
@@ -280,6 +366,54 @@ TEST_F(JsonTest, PromisesNoMoreThanTheTextCanHold) {
   for (int i = 0; i < 2000; ++i) rows += ",[]";
   EXPECT_THAT(Text(rows + "]}"), HasSubstr("inputs[1]"));  // not: no room for 16 MB
   EXPECT_LT(pool_.usage().peak, 1u << 20);
+}
+
+// An array of `shape`, whose elements count up, with spaces in some places.
+std::string Counting(absl::Span<const int> shape, int& next, absl::string_view space) {
+  if (shape.empty()) return absl::StrCat(next++ % 100);
+  std::string text = absl::StrCat("[", space);
+  for (int i = 0; i < shape[0]; ++i) {
+    if (i > 0) absl::StrAppend(&text, next % 3 == 0 ? space : "", ",", space);
+    text += Counting(shape.subspan(1), next, space);
+  }
+  return text + "]";
+}
+
+TEST_F(JsonTest, ReadsInStretchesAsAtOnce) {
+  const std::vector<int> shapes[] = {{1},         {500},          {50, 10},    {500, 1},
+                                     {1, 500},    {1, 1, 500},    {1, 20, 25}, {20, 1, 25},
+                                     {5, 10, 10}, {1, 100, 5, 1}, {500, 0},    {1, 0}};
+  for (const std::vector<int>& shape : shapes) {
+    for (const char* space : {"", " ", "\n  "}) {
+      int next = 0;
+      const std::string value = Counting(shape, next, space);
+      for (const char* behind : {"}", " ,\n\"signature_name\": \"a,b]\"}"}) {
+        const std::string text = absl::StrCat("{\"inputs\": ", value, behind);
+        options_.stretch = size_t{1} << 20;
+        const std::string whole = Text(text);
+        EXPECT_THAT(whole, HasSubstr(absl::StrCat("float32[", absl::StrJoin(shape, ","), "] = ")));
+        for (const size_t stretch : {16, 61, 200}) {
+          options_.stretch = stretch;
+          EXPECT_EQ(Text(text), whole) << stretch;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(JsonTest, RefusesInStretchesAsAtOnce) {
+  int next = 0;
+  const std::string text = absl::StrCat("{\"inputs\": ", Counting({4, 3, 5}, next, ""), "}");
+  for (size_t i = 10; i < text.size(); ++i) {
+    for (const char c : {',', '[', ']', '1', '.', 'x', '"', '{', '}', ' ', '\0'}) {
+      std::string broken = text;
+      broken[i] = c;
+      options_.stretch = size_t{1} << 20;
+      const std::string whole = Text(broken);
+      options_.stretch = 16;
+      ASSERT_EQ(Text(broken), whole) << broken;
+    }
+  }
 }
 
 TEST_F(JsonTest, SaysWhenTheArenaIsFull) {

@@ -172,8 +172,8 @@ class Raw final : public Codec {
     return true;
   }
 
-  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info,
-                                  SlabPool& pool) const override {
+  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info, SlabPool& pool,
+                                  boost::asio::thread_pool&) const override {
     if (IsNpy(info, Text(body))) return DecodeNpy(std::move(body), info, pool);
     ASSIGN_OR_RETURN(body.meta, DescribeRaw(info, body.bytes.size()));
     return Question{{std::move(body)}, this};
@@ -202,8 +202,8 @@ class Npy final : public Codec {
     return InspectNpy(bytes, info);
   }
 
-  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info,
-                                  SlabPool& pool) const override {
+  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info, SlabPool& pool,
+                                  boost::asio::thread_pool&) const override {
     return DecodeNpy(std::move(body), info, pool);
   }
 

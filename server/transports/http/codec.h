@@ -12,6 +12,8 @@
 #include <optional>
 #include <vector>
 
+#include <boost/asio/thread_pool.hpp>
+
 #include "server/core/engine.h"
 #include "server/core/model.h"
 #include "server/core/slab_pool.h"
@@ -61,15 +63,16 @@ class Codec {
   virtual absl::StatusOr<bool> Inspect(absl::string_view first_bytes,
                                        const BodyInfo& info) const = 0;
 
-  // The tensors in a whole body.  Memory comes from the pool, or is that of the body.
-  virtual absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info,
-                                          SlabPool& pool) const = 0;
+  // The tensors in a whole body.  Memory comes from the pool, or is that of the body.  The workers
+  // may help; this thread may be one of them.
+  virtual absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info, SlabPool& pool,
+                                          boost::asio::thread_pool& workers) const = 0;
 
   // RESOURCE_EXHAUSTED when the pool has not the room for the text.
   virtual absl::StatusOr<Answer> Encode(const Response& response, bool by_rows,
                                         SlabPool& pool) const = 0;
 
-  // Bytes behind a body that Decode may read; a declaration without tensors has room for them.
+  // Bytes of zero behind a body, for Decode; a declaration without tensors has room for them.
   virtual size_t padding() const { return 0; }
 
   // True if large bodies take long to decode and encode, so that it must not happen on a network

@@ -187,7 +187,10 @@ absl::StatusOr<Tensor> Exchange::TakeBody() {
   const size_t size = assembler.received();
   while (assembler.received() < size + form_->padding()) {
     ASSIGN_OR_RETURN(const absl::Span<std::byte> space, assembler.Space());
-    assembler.Commit(std::min(space.size(), size + form_->padding() - assembler.received()));
+    const size_t left = size + form_->padding() - assembler.received();
+    const absl::Span<std::byte> padding = space.first(std::min(space.size(), left));
+    std::fill(padding.begin(), padding.end(), std::byte{0});
+    assembler.Commit(padding.size());
   }
   ASSIGN_OR_RETURN(Tensor body, assembler.TakeBytes());
   body.meta.shape = {static_cast<int64_t>(size)};
@@ -205,7 +208,7 @@ Async<absl::Status> Exchange::Submit() {
   if (!body.ok()) co_return body.status();
   const uint64_t size = body->bytes.size();
   absl::StatusOr<Question> question = co_await Run(*form_, size, [this, &body] {
-    return form_->Decode(*std::move(body), *info_, engine_.pool());
+    return form_->Decode(*std::move(body), *info_, engine_.pool(), workers_);
   });
   if (!question.ok()) co_return question.status();
   form_ = question->form;

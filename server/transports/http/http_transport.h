@@ -10,9 +10,11 @@
 
 #include <absl/time/time.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <thread>
 
 #include "server/core/engine.h"
 #include "server/transports/connection.h"
@@ -37,8 +39,8 @@ struct HttpOptions {
   // Bytes asked of the socket at a time.
   size_t read_size = 256 << 10;
 
-  // Threads that read and write large JSON texts.
-  int codec_threads = 2;
+  // Threads that read and write large JSON texts: one a core, within limits.
+  int codec_threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 2u, 8u));
 };
 
 // Thread-safe.

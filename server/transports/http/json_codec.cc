@@ -7,6 +7,7 @@
 #include "proto/wire/text.h"
 #include "server/core/status_macros.h"
 #include "server/transports/http/codec.h"
+#include "server/transports/http/json_number.h"
 #include "server/transports/http/json_request.h"
 #include "server/transports/http/json_text.h"
 
@@ -85,7 +86,7 @@ class Json final : public Codec {
   absl::string_view media_type() const override { return "application/json"; }
   absl::string_view way() const override { return "http-json"; }
   bool Reads(absl::string_view type) const override { return type == media_type(); }
-  size_t padding() const override { return JsonPadding(); }
+  size_t padding() const override { return kJsonPadding; }
   bool slow() const override { return true; }
 
   absl::StatusOr<Declaration> Declare(const BodyInfo& info) const override {
@@ -97,11 +98,11 @@ class Json final : public Codec {
 
   absl::StatusOr<bool> Inspect(absl::string_view, const BodyInfo&) const override { return true; }
 
-  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info,
-                                  SlabPool& pool) const override {
+  absl::StatusOr<Question> Decode(Tensor body, const BodyInfo& info, SlabPool& pool,
+                                  boost::asio::thread_pool& workers) const override {
     const absl::string_view text(reinterpret_cast<const char*>(body.bytes.data()),
                                  body.bytes.size());
-    ASSIGN_OR_RETURN(JsonRequest request, ReadJsonRequest(text, info.spec, pool));
+    ASSIGN_OR_RETURN(JsonRequest request, ReadJsonRequest(text, info.spec, pool, workers));
     return Question{std::move(request.tensors), this, request.by_rows};
   }
 

@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <vector>
 
+#include <boost/asio/thread_pool.hpp>
+
 #include "server/core/model.h"
 #include "server/core/slab_pool.h"
 #include "server/core/tensor.h"
@@ -24,14 +26,21 @@ struct JsonRequest {
   bool by_rows = false;  // "instances"
 };
 
-// Bytes behind the text that may be read, whatever they are.
-size_t JsonPadding();
+struct JsonOptions {
+  // Bytes of a VALUE that one thread reads at a time.
+  size_t stretch = 256 << 10;
+};
 
+// Behind the text are kJsonPadding (json_number.h) bytes of zero.  This thread reads it, and, where
+// a VALUE is larger than a stretch, the workers with it; this thread may be one of them.
+//
 // Types are those of the model's inputs; of a model that takes any tensors, as DetectType says:
 // float32 if one value of the tensor is, else int64 or uint64.  Numbers go straight into slabs of
-// the pool.  INVALID_ARGUMENT says where: "instances[3][17]: ..."; RESOURCE_EXHAUSTED when the pool
+// the pool, which are promised once the text has been looked at, and never have more than the text
+// can hold.  INVALID_ARGUMENT says where: "instances[3][17]: ..."; RESOURCE_EXHAUSTED when the pool
 // has not the room.
 absl::StatusOr<JsonRequest> ReadJsonRequest(absl::string_view text, const ModelSpec& spec,
-                                            SlabPool& pool);
+                                            SlabPool& pool, boost::asio::thread_pool& workers,
+                                            JsonOptions options = {});
 
 }  // namespace millrace
