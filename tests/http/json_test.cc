@@ -416,6 +416,13 @@ TEST_F(JsonTest, RefusesInStretchesAsAtOnce) {
   }
 }
 
+TEST_F(JsonTest, WritesNothingWhereCommasAreNoElements) {
+  options_.stretch = 1024;
+  std::string text = "{\"inputs\": [1" + std::string(1 << 20, ',');
+  for (int i = 0; i < 1000; ++i) text += "1,";
+  EXPECT_THAT(Text(text + "1]}"), HasSubstr("inputs[1]: , is no float32"));
+}
+
 TEST_F(JsonTest, SaysWhenTheArenaIsFull) {
   const auto held = pool_.Promise(pool_.limit());
   EXPECT_TRUE(absl::IsResourceExhausted(Read(R"({"inputs": [1]})").status()));

@@ -70,6 +70,8 @@ JsonReach MeasureReach(const char* at, const char* end, size_t step) {
   }
   const absl::string_view text(at, static_cast<size_t>(from - at));
   reach.most = std::min<uint64_t>(commas, text.size() / 2) + 1;
+  // With more commas than there can be elements, none of them tells an element.
+  if (commas >= reach.most) reach.marks.clear();
   // A comma behind the value is no mark.
   const size_t last = text.rfind(']');
   while (!reach.marks.empty() &&

@@ -86,7 +86,7 @@ class JsonArrayReader {
 
 // How far a value of numbers may reach, told without reading it.
 struct JsonReach {
-  // A comma, behind which element `element` is due, if the arrays are regular.
+  // A comma, behind which element `element` is due, if the arrays are regular; below `most`.
   struct Mark {
     const char* at;
     uint64_t element;
