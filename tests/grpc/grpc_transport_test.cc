@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <future>
 #include <string>
@@ -309,6 +310,28 @@ TEST_F(GrpcTransportTest, AConnectionThatResetsManyCallsIsClosed) {
     while (server_->engine().open_calls() > 0) std::this_thread::yield();
   }
   while (server_->acceptor().connections() > 0) std::this_thread::yield();
+}
+
+TEST_F(GrpcTransportTest, OthersAreServedWhileOneHoldsTheThread) {
+  Start({.grpc = {.threads = 1}});
+  model_->SetQuick(true);
+  std::atomic<bool> served = false;
+  model_->Then([&served] {
+    while (!served) {  // keeps the queue's thread and its processor
+    }
+    return absl::OkStatus();
+  });
+  auto first = std::async(std::launch::async, [this] {
+    PredictStreamResponse response;
+    return Stream({HeaderMessage(1), Piece(Floats(1))}, &response);
+  });
+  model_->WaitUntilStarted(1);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  v1::ListModelsResponse models;
+  EXPECT_TRUE(stub_->ListModels(&context, {}, &models).ok());
+  served = true;
+  EXPECT_TRUE(first.get().ok());
 }
 
 TEST_F(GrpcTransportTest, ListsModels) {

@@ -2,6 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
+#include <pthread.h>
+#include <time.h>
 
 #include <utility>
 
@@ -14,6 +16,10 @@ namespace {
 
 // Calls that may come at once before the queue's thread has taken up the first of them.
 constexpr int kAccepting = 16;
+
+// How long a queue's thread may be busy with one thing before the second steps in, and how long
+// that stays before it looks again.
+constexpr absl::Duration kWatchPeriod = absl::Milliseconds(20);
 
 absl::Status CheckMetadata(const grpc::GenericServerContext& context, uint64_t limit) {
   uint64_t size = 0;
@@ -82,11 +88,12 @@ void Rpc::SetAlarm() {
 // ---- what the queue tells
 
 void Rpc::OnAccepted(bool ok) {
-  if (!ok) return;  // The server has been shut down.
+  if (!ok) return over_.rpc.reset();  // The server has been shut down.
   queue_.Accept();
-  over_.rpc = shared_from_this();
+  accepted_ = true;
   if (absl::Status status = Enter(); !status.ok()) return Finish(ToGrpc(status));
   handler_->OnStart();
+  if (is_over_) TellIfCancelled();
 }
 
 absl::Status Rpc::Enter() {
@@ -122,7 +129,13 @@ void Rpc::OnFinished(bool) {
   alarm_.Cancel();
 }
 
+// With two threads, it may come before OnAccepted().
 void Rpc::OnOver(bool) {
+  is_over_ = true;
+  if (accepted_) TellIfCancelled();
+}
+
+void Rpc::TellIfCancelled() {
   if (!context_.IsCancelled() || handler_ == nullptr) return;
   if (!heard_) place_.CountEarlyReset();
   handler_->OnCancel();
@@ -142,6 +155,12 @@ RpcQueue::RpcQueue(std::unique_ptr<grpc::ServerCompletionQueue> queue,
     : queue_(std::move(queue)), service_(service), methods_(methods), limits_(limits) {}
 
 RpcQueue::~RpcQueue() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  stop_.NotifyAll();
+  if (watch_.joinable()) watch_.join();
   queue_->Shutdown();
   if (thread_.joinable()) {
     thread_.join();
@@ -153,11 +172,12 @@ RpcQueue::~RpcQueue() {
 void RpcQueue::Start() {
   for (int i = 0; i < kAccepting; ++i) Accept();
   thread_ = std::thread([this] { Run(); });
+  watch_ = std::thread([this] { Watch(); });
 }
 
 void RpcQueue::Accept() {
   const auto rpc = std::make_shared<Rpc>(*this);
-  rpc->context_.AsyncNotifyWhenDone(&rpc->over_);
+  rpc->context_.AsyncNotifyWhenDone(rpc->Begin(rpc->over_));
   service_.RequestCall(&rpc->context_, &rpc->stream_, queue_.get(), queue_.get(),
                        rpc->Begin(rpc->accept_));
 }
@@ -166,9 +186,55 @@ void RpcQueue::Run() {
   void* tag = nullptr;
   bool ok = false;
   while (queue_->Next(&tag, &ok)) {
-    auto& operation = *static_cast<Rpc::Operation*>(tag);
-    const std::shared_ptr<Rpc> rpc = std::move(operation.rpc);
-    (rpc.get()->*operation.on_done)(ok);
+    Handle(tag, ok);
+    handled_.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void RpcQueue::Handle(void* tag, bool ok) {
+  auto& operation = *static_cast<Rpc::Operation*>(tag);
+  const std::shared_ptr<Rpc> rpc = std::move(operation.rpc);
+  MutexLock lock(rpc->event_);
+  (rpc.get()->*operation.on_done)(ok);
+}
+
+// ---- the second thread
+
+void RpcQueue::Watch() {
+  Progress last = Look();
+  while (Sleep()) {
+    for (Progress now = Look(); now.IsStuckSince(last); now = Look()) {
+      last = now;
+      Help();
+    }
+    last = Look();
+  }
+}
+
+RpcQueue::Progress RpcQueue::Look() {
+  clockid_t clock = 0;
+  timespec busy = {};
+  if (pthread_getcpuclockid(thread_.native_handle(), &clock) == 0) clock_gettime(clock, &busy);
+  return {handled_.load(std::memory_order_relaxed), absl::DurationFromTimespec(busy)};
+}
+
+bool RpcQueue::Progress::IsStuckSince(const Progress& last) const {
+  return handled == last.handled && busy - last.busy > kWatchPeriod / 2;
+}
+
+bool RpcQueue::Sleep() {
+  MutexLock lock(mu_);
+  if (!stopping_) stop_.WaitFor(mu_, kWatchPeriod);
+  return !stopping_;
+}
+
+void RpcQueue::Help() {
+  const absl::Time end = absl::Now() + kWatchPeriod;
+  void* tag = nullptr;
+  bool ok = false;
+  while (absl::Now() < end && queue_->AsyncNext(&tag, &ok, absl::ToChronoTime(end)) ==
+                                  grpc::CompletionQueue::GOT_EVENT) {
+    Handle(tag, ok);
   }
 }
 

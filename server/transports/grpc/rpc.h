@@ -4,8 +4,11 @@
 // call is one message up and one down.  So one class carries every call, and a handler says what a
 // method does.
 //
-// One thread a queue, and no more, because gRPC hands the duty to poll from thread to thread at
-// each event: two threads on one queue spend more on waking each other than on the work.
+// One thread a queue, because gRPC hands the duty to poll from thread to thread at each event: two
+// threads on one queue spend more on waking each other than on the work.  But gRPC reads on from a
+// connection for as long as bytes are there, so that one client could keep the thread from all
+// others, and flood it with calls that nobody counts.  So a second thread watches, and steps in
+// while the first is busy and gets no event done.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
@@ -18,6 +21,8 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/status.h>
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -31,8 +36,8 @@ namespace millrace {
 class Rpc;
 class RpcQueue;
 
-// What a method does with one call.  Owned by the call, and called by its queue's thread, which
-// must not be kept for long.
+// What a method does with one call.  Owned by the call, and called by its queue's threads, which
+// must not be kept for long; one method at a time.
 class RpcHandler {
  public:
   virtual ~RpcHandler() = default;
@@ -103,12 +108,13 @@ class Rpc : public std::enable_shared_from_this<Rpc> {
   void FinishLocked(absl::FunctionRef<void(void* tag)> finish);
   void SetAlarm() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  void OnAccepted(bool ok);
-  void OnRead(bool ok);
+  void OnAccepted(bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(event_);
+  void OnRead(bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(event_);
   void OnWritten(bool ok);
   void OnFinished(bool ok);
-  void OnOver(bool ok);
+  void OnOver(bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(event_);
   void OnAlarm(bool expired);
+  void TellIfCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(event_);
 
   RpcQueue& queue_;
   grpc::GenericServerContext context_;
@@ -122,8 +128,14 @@ class Rpc : public std::enable_shared_from_this<Rpc> {
   grpc::ByteBuffer incoming_;
   GrpcConnections::Place place_;
   std::unique_ptr<RpcHandler> handler_;
-  bool heard_ = false;  // a message came; the queue's thread
 
+  // Held while an event is handled.
+  Mutex event_;
+  bool accepted_ ABSL_GUARDED_BY(event_) = false;
+  bool heard_ ABSL_GUARDED_BY(event_) = false;  // a message came
+  bool is_over_ ABSL_GUARDED_BY(event_) = false;
+
+  // After event_.
   Mutex mu_;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;  // Finish() was called
   bool sent_ ABSL_GUARDED_BY(mu_) = false;      // and is done
@@ -132,7 +144,7 @@ class Rpc : public std::enable_shared_from_this<Rpc> {
   grpc::Alarm alarm_ ABSL_GUARDED_BY(mu_);
 };
 
-// Accepts calls and runs their events on a thread of its own.
+// Accepts calls and runs their events on a thread of its own, and at need on a second.
 class RpcQueue {
  public:
   // All of them must outlive it; `service` is registered with the server that has `queue`.
@@ -148,14 +160,34 @@ class RpcQueue {
  private:
   friend class Rpc;
 
+  // What the thread has done, and the processor's time that it took.
+  struct Progress {
+    uint64_t handled;  // events
+    absl::Duration busy;
+
+    // Busy all the time, and nothing done.
+    bool IsStuckSince(const Progress& last) const;
+  };
+
   void Accept();
   void Run();
+  void Handle(void* tag, bool ok);
+  void Watch();
+  Progress Look();
+  bool Sleep();
+  void Help();
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   grpc::AsyncGenericService& service_;
   const RpcMethods& methods_;
   const RpcLimits limits_;
   std::thread thread_;
+  std::thread watch_;
+  std::atomic<uint64_t> handled_ = 0;  // events, by thread_
+
+  Mutex mu_;
+  CondVar stop_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace millrace
