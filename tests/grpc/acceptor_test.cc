@@ -79,7 +79,7 @@ class AcceptorTest : public testing::Test {
   }
 
   asio::io_context client_io_;
-  IoThreads threads_{1};
+  IoThreads threads_{2};
   std::unique_ptr<Acceptor> acceptor_;
   Mutex mu_;
   CondVar changed_;
@@ -105,6 +105,19 @@ TEST_F(AcceptorTest, TellsProtocolsByteByByte) {
   auto http = Connect();
   for (const char c : {'P', 'R', 'I', 'X'}) asio::write(http, asio::buffer(&c, 1));
   EXPECT_EQ(NextTaken(), "http PRIX");
+}
+
+TEST_F(AcceptorTest, ConnectionsTakeTurnsAmongTheThreads) {
+  ASSERT_TRUE(Start().ok());
+  std::vector<asio::ip::tcp::socket> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.push_back(Connect());
+    asio::write(clients.back(), asio::buffer("GET", 3));
+    NextTaken();
+  }
+  MutexLock lock(mu_);
+  EXPECT_NE(connections_[0].socket.get_executor(), connections_[1].socket.get_executor());
+  EXPECT_EQ(connections_[0].socket.get_executor(), connections_[2].socket.get_executor());
 }
 
 TEST_F(AcceptorTest, FindsDeadPeersWithinAMinute) {

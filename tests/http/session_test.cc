@@ -239,6 +239,13 @@ TEST_F(SessionTest, AnIdleConnectionIsClosed) {
   EXPECT_TRUE(Connect().AtEnd());
 }
 
+TEST_F(SessionTest, ATimerThatComesTooEarlyIsSetAgain) {
+  options_.header_timeout = options_.idle_timeout = absl::Seconds(1);
+  HttpClient client = Connect("GET /healthz HTT");
+  EXPECT_EQ(client.Ask("P/1.1\r\nHost: a\r\n\r\n").status, 200);
+  EXPECT_TRUE(client.AtEnd());
+}
+
 TEST_F(SessionTest, ABodyThatStallsTimesOut) {
   engine_options_.stall_timeout = absl::Milliseconds(20);
   HttpClient client = Connect();

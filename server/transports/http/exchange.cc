@@ -48,7 +48,8 @@ Exchange::Exchange(Engine& engine, asio::thread_pool& workers, Stream& stream,
       reader_(ChooseReader(head.content_type)) {}
 
 Exchange::~Exchange() {
-  if (call_ != nullptr) call_->Cancel(absl::CancelledError("the connection was given up"));
+  if (call_ != nullptr && !result_)
+    call_->Cancel(absl::CancelledError("the connection was given up"));
 }
 
 Async<absl::StatusOr<Answer>> Exchange::Run() {
@@ -93,7 +94,8 @@ Async<absl::Status> Exchange::Upload() {
   while (!admitted_ && !result_) co_await Pause();
   if (result_) co_return absl::OkStatus();
 
-  absl::Status status = co_await SayContinue();
+  absl::Status status;
+  if (head_.expects_continue && stream_.ahead().empty()) status = co_await SayContinue();
   if (status.ok()) status = co_await Receive();
   if (status.ok() && !result_) status = co_await Submit();
   co_return status;
@@ -130,7 +132,6 @@ void Exchange::Admit(Declaration declaration) {
 }
 
 Async<absl::Status> Exchange::SayContinue() {
-  if (!head_.expects_continue || !stream_.ahead().empty()) co_return absl::OkStatus();
   asio::const_buffer text = asio::buffer(kContinue);
   Buffers buffers(&text, 1);
   co_return co_await stream_.Write(buffers, kContinueTimeout);
@@ -139,7 +140,15 @@ Async<absl::Status> Exchange::SayContinue() {
 Async<absl::Status> Exchange::Receive() {
   const Assembler& assembler = call_->assembler();
   while (!body_.done() && !result_) {
-    const absl::Status status = co_await ReceiveSome();
+    const absl::StatusOr<absl::Span<std::byte>> space = Space();
+    if (!space.ok()) co_return space.status();
+    absl::StatusOr<size_t> size = body_.Take(*space);
+    if (size.ok() && *size == 0 && !body_.done()) {
+      receiving_ = true;
+      size = co_await body_.Read(*space);
+      receiving_ = false;
+    }
+    const absl::Status status = Received(*space, size);
     if (!status.ok()) co_return status;
   }
   if (result_ || !declared_ || assembler.remaining() == 0) co_return absl::OkStatus();
@@ -147,26 +156,24 @@ Async<absl::Status> Exchange::Receive() {
       absl::StrCat("the body ends ", assembler.remaining(), " bytes before the end of the tensor"));
 }
 
-Async<absl::Status> Exchange::ReceiveSome() {
-  Assembler& assembler = call_->assembler();
-  std::byte beyond;  // for the end of a chunked body, whose bytes were all received
-  absl::Span<std::byte> space(&beyond, 1);
-  if (assembler.remaining() > 0) {
-    const absl::StatusOr<absl::Span<std::byte>> room = assembler.Space();
-    if (!room.ok()) co_return room.status();
-    space = *room;
-  }
-  receiving_ = true;
-  const absl::StatusOr<size_t> size = co_await body_.Read(space);
-  receiving_ = false;
-  if (absl::IsCancelled(size.status())) co_return absl::OkStatus();
+// Where the next bytes of the body go.
+absl::StatusOr<absl::Span<std::byte>> Exchange::Space() {
+  if (call_->assembler().remaining() > 0) return call_->assembler().Space();
+  return absl::MakeSpan(&beyond_, 1);
+}
+
+// What reading into `space` came to.
+absl::Status Exchange::Received(absl::Span<const std::byte> space,
+                                const absl::StatusOr<size_t>& size) {
+  if (absl::IsCancelled(size.status())) return absl::OkStatus();
   if (absl::IsUnavailable(size.status())) {
     client_left_ = true;
-    co_return ClientLeft();
+    return ClientLeft();
   }
-  if (!size.ok()) co_return size.status();
-  if (*size > 0 && assembler.remaining() == 0) co_return assembler.Space().status();
-  co_return Commit(space, *size);
+  if (!size.ok()) return size.status();
+  Assembler& assembler = call_->assembler();
+  if (*size > 0 && assembler.remaining() == 0) return assembler.Space().status();
+  return Commit(space, *size);
 }
 
 // `size` bytes came into `space`; refuses early what they tell to be unfit.

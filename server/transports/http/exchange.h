@@ -56,7 +56,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   Async<absl::Status> Upload();
   Async<absl::Status> SayContinue();
   Async<absl::Status> Receive();
-  Async<absl::Status> ReceiveSome();
+  absl::StatusOr<absl::Span<std::byte>> Space();
+  absl::Status Received(absl::Span<const std::byte> space, const absl::StatusOr<size_t>& size);
   absl::Status Commit(absl::Span<const std::byte> space, size_t size);
   absl::StatusOr<Tensor> TakeBody();
   Async<absl::Status> Submit();
@@ -84,6 +85,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   const Codec* form_ = nullptr;  // in which the answer goes back unless Accept says otherwise
   bool by_rows_ = false;
   std::optional<BodyInfo> info_;
+  std::byte beyond_;        // for the end of a chunked body, whose bytes were all received
   bool declared_ = false;   // the call knows its tensors
   bool inspected_ = false;  // the body's first bytes are fit
 
