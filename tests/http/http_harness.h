@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -166,15 +167,15 @@ class HttpTest : public testing::Test {
     Socket server(threads_.first());
     listener_.accept(server);
     server.non_blocking(true);
-    auto place = std::make_shared<int>();
-    place_ = place;
+    closed_ = std::make_shared<std::atomic<bool>>(false);
+    std::shared_ptr<void> place(nullptr, [closed = closed_](void*) { *closed = true; });
     transport_->Serve({std::move(server), std::move(first_bytes), "test", std::move(place)});
     return HttpClient(std::move(client));
   }
 
   // Blocks until the server has closed the newest connection.
   void WaitForClose() {
-    while (!place_.expired()) std::this_thread::yield();
+    while (!*closed_) std::this_thread::yield();
   }
 
   static std::string Floats(std::vector<float> values) {
@@ -222,7 +223,7 @@ class HttpTest : public testing::Test {
   boost::asio::io_context client_io_;
   boost::asio::ip::tcp::acceptor listener_{client_io_,
                                            {boost::asio::ip::address_v4::loopback(), 0}};
-  std::weak_ptr<void> place_;
+  std::shared_ptr<std::atomic<bool>> closed_;  // also owned by the newest connection's place
 };
 
 }  // namespace millrace

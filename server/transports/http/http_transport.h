@@ -50,8 +50,8 @@ class HttpTransport {
  public:
   HttpTransport(HttpOptions options, Engine& engine);  // The engine must outlive it.
 
-  // Requires that the io_context that runs the sessions is stopped or has run out of work.  What is
-  // left of sessions may be destroyed later, with the io_context, but before the engine.
+  // Requires that the threads that run the sessions are stopped, unless there are none.  What is
+  // left of sessions may be destroyed later, with the threads, but before the engine.
   ~HttpTransport();
 
   // Serves requests on the connection until it closes; returns at once.
