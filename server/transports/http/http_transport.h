@@ -36,10 +36,10 @@ struct HttpOptions {
   uint64_t linger_bytes = 64 << 20;
   absl::Duration linger_timeout = absl::Seconds(2);
 
-  // Bytes asked of the socket at a time, and so the most that one connection has of its thread
-  // before the others have their turns.  Less costs more: with 16 uploads at once 256 KiB a turn
-  // take the server 1.8 times the CPU that 2 MiB do.
-  size_t read_size = 2 << 20;
+  // Bytes received at a time: the most that one connection has of its thread before the others have
+  // their turns.  Less costs more: with 16 uploads at once 256 KiB a turn take the server 1.8 times
+  // the CPU that 2 MiB do.
+  size_t turn_size = 2 << 20;
 
   // Threads that read and write large JSON texts: one a core, within limits.
   int codec_threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 2u, 8u));

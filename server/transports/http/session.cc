@@ -51,7 +51,7 @@ Session::Session(const HttpOptions& options, Engine& engine, asio::thread_pool& 
       engine_(engine),
       workers_(workers),
       stream_(std::make_shared<Stream>(std::move(connection.socket), connection.first_bytes,
-                                       options.read_size)),
+                                       options.turn_size)),
       place_(std::move(connection.place)) {}
 
 Async<void> Session::Run(std::shared_ptr<Session> self) {

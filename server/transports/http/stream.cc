@@ -36,11 +36,17 @@ void Advance(Buffers& buffers, size_t size) {
   if (size > 0) buffers.front() += size;
 }
 
+// Where the next recv() goes: a longer one would keep the sender out of the socket for longer.
+asio::mutable_buffer Piece(absl::Span<std::byte> space) {
+  constexpr size_t kSize = 64 << 10;
+  return {space.data(), std::min(space.size(), kSize)};
+}
+
 }  // namespace
 
-Stream::Stream(Socket socket, absl::string_view first_bytes, size_t read_size)
+Stream::Stream(Socket socket, absl::string_view first_bytes, size_t turn_size)
     : socket_(std::move(socket)),
-      read_size_(read_size),
+      turn_size_(turn_size),
       ahead_(new char[kMaxAhead]),
       end_(first_bytes.copy(ahead_.get(), kMaxAhead)),
       timer_(socket_.get_executor()) {
@@ -59,14 +65,28 @@ Async<absl::StatusOr<size_t>> Stream::ReadAhead(Deadline deadline) {
 
 // The thread's other connections have their turns before this goes on, even if bytes are there.
 Async<absl::StatusOr<size_t>> Stream::Read(absl::Span<std::byte> space, Deadline deadline) {
-  const asio::mutable_buffer buffer(space.data(), std::min(space.size(), read_size_));
+  space = space.first(std::min(space.size(), turn_size_));
+  const asio::mutable_buffer piece = Piece(space);
   error_code error;
   EndWaitAt(deadline);
-  const size_t size = co_await socket_.async_read_some(buffer, asio::redirect_error(kAwait, error));
+  const size_t size = co_await socket_.async_read_some(piece, asio::redirect_error(kAwait, error));
   deadline_ = kNever;
-  if (!error) co_return size;
   if (error == asio::error::eof) co_return size_t{0};
-  co_return WaitError(error, deadline);
+  if (error) co_return WaitError(error, deadline);
+  co_return size < piece.size() ? size : size + ReadOn(space.subspan(size));
+}
+
+// An error comes again with the next read.
+size_t Stream::ReadOn(absl::Span<std::byte> space) {
+  size_t size = 0;
+  while (size < space.size()) {
+    const asio::mutable_buffer piece = Piece(space.subspan(size));
+    error_code error;
+    const size_t got = socket_.read_some(piece, error);
+    size += got;
+    if (error || got < piece.size()) break;
+  }
+  return size;
 }
 
 absl::Status Stream::WriteSome(Buffers& buffers) {

@@ -33,9 +33,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // The most that may be ahead().
   static constexpr size_t kMaxAhead = 16 << 10;
 
-  // `first_bytes`, at most kMaxAhead, come before what is in the socket; `read_size` bytes are
-  // asked of it at a time.
-  Stream(Socket socket, absl::string_view first_bytes, size_t read_size);
+  // `first_bytes`, at most kMaxAhead, come before what is in the socket; `turn_size` bytes are
+  // received at a time.
+  Stream(Socket socket, absl::string_view first_bytes, size_t turn_size);
 
   // Bytes that came and were not consumed.
   absl::string_view ahead() const { return {ahead_.get() + begin_, end_ - begin_}; }
@@ -69,11 +69,12 @@ class Stream : public std::enable_shared_from_this<Stream> {
   const Executor& executor() { return socket_.get_executor(); }
 
  private:
+  size_t ReadOn(absl::Span<std::byte> space);
   void EndWaitAt(Deadline deadline);
   void OnTimer();
 
   Socket socket_;
-  const size_t read_size_;
+  const size_t turn_size_;
   const std::unique_ptr<char[]> ahead_;
   size_t begin_ = 0;
   size_t end_;
