@@ -22,6 +22,10 @@
 namespace millrace::internal {
 namespace {
 
+// For as much as the system allows: unlike TCP's, a unix socket's buffer does not grow by itself,
+// and each time that it is full the server is woken for little.
+constexpr int kUnixBuffer = 4 << 20;
+
 absl::Status Unreachable(const Address& address, absl::string_view why) {
   return absl::UnavailableError(absl::StrCat("cannot connect to ", ToString(address), ": ", why,
                                              "; is millrace-server running there?"));
@@ -61,6 +65,7 @@ absl::StatusOr<Fd> DialUnix(const Address& address, absl::Time deadline) {
   address.path.copy(to.sun_path, address.path.size());
   absl::StatusOr<Fd> fd = Open(AF_UNIX);
   if (!fd.ok()) return fd;
+  ::setsockopt(fd->get(), SOL_SOCKET, SO_SNDBUF, &kUnixBuffer, sizeof kUnixBuffer);
   const absl::Status status =
       Connect(fd->get(), reinterpret_cast<const sockaddr*>(&to), sizeof(to), address, deadline);
   if (!status.ok()) return status;
