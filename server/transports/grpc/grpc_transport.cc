@@ -35,6 +35,9 @@ constexpr uint64_t kMaxHeaderBytes = 1 << 20;
 // them.
 constexpr int kAdvertisedFactor = 4;
 
+// What a client may send in one HTTP/2 frame: as much as our pieces hold.
+constexpr int kMaxFrameSize = 1 << 20;
+
 constexpr char kHealthService[] = "grpc.health.v1.Health";
 constexpr char kReflectionService[] = "grpc.reflection.v1.ServerReflection";
 
@@ -155,6 +158,8 @@ class GrpcTransport::Impl {
                                options_.connection.max_calls * kAdvertisedFactor);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
                                static_cast<int>(options_.max_metadata_bytes) * kAdvertisedFactor);
+
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kMaxFrameSize);
 
     // No keepalive of gRPC's: with it, it would measure the connection's bandwidth again and again,
     // and let its window, and the memory that it holds for a stream, grow with every busy moment.
