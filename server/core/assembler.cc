@@ -85,7 +85,7 @@ absl::StatusOr<std::vector<Tensor>> Assembler::TakeTensors() {
     const absl::Span<const std::byte> bytes =
         parts_[i].size == 0 ? absl::Span<const std::byte>()
                             : absl::MakeConstSpan(slab->data() + parts_[i].offset, parts_[i].size);
-    tensors.push_back({{std::move(tensors_[i]), bytes}, slab});
+    tensors.push_back({{std::move(tensors_[i]), bytes}, slab, slab.get()});
   }
   return tensors;
 }
@@ -94,7 +94,9 @@ absl::StatusOr<Tensor> Assembler::TakeBytes() {
   if (known_) return absl::InternalError("bytes taken of known tensors");
   const std::shared_ptr<Slab> slab = std::move(slab_);
   const absl::Span<const std::byte> bytes(slab->data(), received());
-  return Tensor{{{"", DType::kUint8, {static_cast<int64_t>(received())}}, bytes}, slab};
+  return Tensor{{{"", DType::kUint8, {static_cast<int64_t>(received())}}, bytes},
+                slab,
+                slab.get()};
 }
 
 void Assembler::SkipFullParts() {

@@ -76,6 +76,7 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
   ASSIGN_OR_RETURN(const uint64_t size, ByteSize(meta.dtype, meta.shape));
   std::byte* data = nullptr;
   std::shared_ptr<const void> owner;
+  const Slab* holder = nullptr;
   if (size <= kSmallOutput) {
     const std::align_val_t alignment{kTensorAlignment};
     data = static_cast<std::byte*>(operator new(std::max<uint64_t>(size, 1), alignment));
@@ -89,9 +90,10 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
     }
     RETURN_IF_ERROR(slab->Map());
     data = slab->data();
+    holder = slab.get();
     owner = std::move(slab);
   }
-  tensors_.push_back({{std::move(meta), absl::MakeConstSpan(data, size)}, std::move(owner)});
+  tensors_.push_back({{std::move(meta), absl::MakeConstSpan(data, size)}, std::move(owner), holder});
   return absl::MakeSpan(data, size);
 }
 

@@ -61,6 +61,9 @@ class Outputs {
   // Adds a tensor that exists, without copying it.
   void Forward(Tensor tensor) { tensors_.push_back(std::move(tensor)); }
 
+  // For outputs whose memory a model takes by itself, and then forwards.
+  SlabPool& pool() { return pool_; }
+
   std::vector<Tensor> Take() && { return std::move(tensors_); }
 
  private:

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -71,7 +72,9 @@ absl::Status Extend(SlabMapping& mapping, uint64_t size) {
 }
 
 absl::StatusOr<SlabMapping> NewMapping(uint64_t size) {
+  static std::atomic<uint64_t> last_id = 0;
   SlabMapping mapping;
+  mapping.id = ++last_id;
   mapping.fd = memfd_create("millrace-slab", MFD_CLOEXEC);
   if (mapping.fd < 0) return SystemError("no descriptor for the tensor's memory");
   if (absl::Status status = Extend(mapping, size); !status.ok()) {
@@ -81,14 +84,20 @@ absl::StatusOr<SlabMapping> NewMapping(uint64_t size) {
   return mapping;
 }
 
+void Truncate(const SlabMapping& mapping, uint64_t size) {
+  (void)!ftruncate(mapping.fd, static_cast<off_t>(size));  // Making a memfd smaller does not fail.
+}
+
+// Truncated first, so that the pages are free even if another process maps them yet.
 void Unmap(const SlabMapping& mapping) {
   munmap(mapping.data, mapping.size);
+  Truncate(mapping, 0);
   close(mapping.fd);
 }
 
 void Shrink(SlabMapping& mapping, uint64_t size) {
   munmap(mapping.data + size, mapping.size - size);
-  (void)!ftruncate(mapping.fd, static_cast<off_t>(size));  // Making a memfd smaller does not fail.
+  Truncate(mapping, size);
   mapping.size = size;
 }
 
@@ -217,6 +226,7 @@ void SlabPool::GiveUp(Idle::iterator it, uint64_t size) {
   mu_.Unlock();
   if (whole) {
     Unmap(mapping);
+    if (on_give_up_) on_give_up_(mapping.id);
   } else {
     Shrink(mapping, before - RoundUp(size, kHugePage));
   }

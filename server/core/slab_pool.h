@@ -43,6 +43,7 @@ struct SlabMapping {
   std::byte* data = nullptr;
   uint64_t size = 0;
   int fd = -1;
+  uint64_t id = 0;
   absl::Time idle_since;
 };
 
@@ -72,8 +73,12 @@ class Slab {
   // not the room; the slab is then as it was.
   absl::Status Grow(uint64_t size);
 
-  // The memfd behind the memory, owned by the slab.  Requires mapped().
+  // The memfd behind the memory, owned by the slab; which memory it is, never used again for
+  // another; and the bytes of it, which a later slab over the same memory may have more of.  Require
+  // mapped().
   int fd() const { return mapping_.fd; }
+  uint64_t memory_id() const { return mapping_.id; }
+  uint64_t memory_size() const { return mapping_.size; }
 
  private:
   friend class SlabPool;
@@ -112,6 +117,13 @@ class SlabPool {
   // not block and must not call the pool.  Call once, before the first promise.
   void SetOnRelease(std::function<void()> on_release) { on_release_ = std::move(on_release); }
 
+  // `on_give_up` is called with the id of memory that was given up, on any thread, for those who
+  // told another process of it; its pages are the system's again, whoever still maps them.  It must
+  // not call the pool.  Call once, before the first promise.
+  void SetOnGiveUp(std::function<void(uint64_t memory_id)> on_give_up) {
+    on_give_up_ = std::move(on_give_up);
+  }
+
   uint64_t limit() const { return options_.limit; }
   Usage usage() const;
 
@@ -143,6 +155,7 @@ class SlabPool {
   const SlabPoolOptions options_;
   const Clock& clock_;
   std::function<void()> on_release_;
+  std::function<void(uint64_t)> on_give_up_;
 
   mutable Mutex mu_;
   Idle idle_ ABSL_GUARDED_BY(mu_);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <thread>
@@ -153,6 +154,31 @@ TEST_F(SlabPoolTest, AnotherProcessCouldMapTheSameBytes) {
   ASSERT_NE(other, MAP_FAILED);
   EXPECT_EQ(static_cast<const std::byte*>(other)[5], std::byte{55});
   munmap(other, kMiB);
+}
+
+TEST_F(SlabPoolTest, MemoryIsKnownByItsIdUntilItIsGivenUp) {
+  std::vector<uint64_t> gone;
+  pool_.SetOnGiveUp([&](uint64_t id) { gone.push_back(id); });
+  const uint64_t id = Mapped(3 * kMiB)->memory_id();
+  EXPECT_EQ(Mapped(3 * kMiB)->memory_id(), id);
+  EXPECT_TRUE(gone.empty());
+  clock_.Advance(absl::Seconds(31));
+  pool_.Trim();
+  EXPECT_EQ(gone, std::vector<uint64_t>{id});
+  EXPECT_NE(Mapped(3 * kMiB)->memory_id(), id);
+}
+
+TEST_F(SlabPoolTest, PagesThatAreGivenUpAreFreeThoughAnotherProcessMapsThem) {
+  auto slab = Mapped(3 * kMiB);
+  slab->data()[0] = std::byte{1};
+  const int theirs = dup(slab->fd());
+  slab = nullptr;
+  clock_.Advance(absl::Seconds(31));
+  pool_.Trim();
+  struct stat info = {};
+  fstat(theirs, &info);
+  EXPECT_EQ(info.st_blocks, 0);
+  close(theirs);
 }
 
 TEST_F(SlabPoolTest, TellsWhenBytesComeBack) {

@@ -125,6 +125,7 @@ absl::StatusOr<Tensor> Aligned(Tensor tensor, SlabPool& pool) {
   RETURN_IF_ERROR(slab->Map());
   std::memcpy(slab->data(), tensor.bytes.data(), tensor.bytes.size());
   tensor.bytes = absl::MakeConstSpan(slab->data(), tensor.bytes.size());
+  tensor.slab = slab.get();
   tensor.owner = std::move(slab);
   return tensor;
 }

@@ -323,6 +323,7 @@ absl::StatusOr<std::vector<Tensor>> Reader::TakeTensors() {
     Tensor tensor;
     tensor.bytes = absl::MakeConstSpan(part.slab->data(), count * ElementSize(part.meta.dtype));
     tensor.meta = std::move(part.meta);
+    tensor.slab = part.slab.get();
     tensor.owner = std::move(part.slab);
     tensors.push_back(std::move(tensor));
   }
