@@ -41,8 +41,9 @@ std::string FormatInfo(const TensorInfo& info) {
   const auto size = [](std::string* out, int64_t n) {
     n == kAnySize ? absl::StrAppend(out, "any") : absl::StrAppend(out, n);
   };
-  return absl::StrCat(Printable(info.meta.name), ": ", Name(info.meta.dtype), "[",
-                      absl::StrJoin(info.meta.shape, ",", size), "]",
+  const bool any_type = info.meta.dtype == DType::kUnspecified;
+  return absl::StrCat(Printable(info.meta.name), ": ", any_type ? "any" : Name(info.meta.dtype),
+                      "[", info.any_shape ? "..." : absl::StrJoin(info.meta.shape, ",", size), "]",
                       info.scalar_broadcasts ? ", or one element for all" : "");
 }
 

@@ -48,7 +48,8 @@ TensorInfo FromProto(const v1::TensorSpec& spec) {
   const bool known = spec.data_type() > 0 && spec.data_type() <= kMaxDType;
   const DType dtype = known ? static_cast<DType>(spec.data_type()) : DType::kUnspecified;
   return {{spec.name(), dtype, Shape(spec.shape().begin(), spec.shape().end())},
-          spec.scalar_broadcasts()};
+          spec.scalar_broadcasts(),
+          spec.any_shape()};
 }
 
 ModelInfo FromProto(const v1::Model& model) {

@@ -18,6 +18,11 @@ namespace {
 constexpr uint64_t kSmallOutput = 64 << 10;
 
 std::string Describe(const TensorSpec& spec) {
+  if (spec.dtype == DType::kUnspecified || spec.any_shape) {
+    return absl::StrCat(spec.name, ": ",
+                        spec.dtype == DType::kUnspecified ? "any" : Name(spec.dtype),
+                        spec.any_shape ? "[...]" : ToString(spec.shape));
+  }
   return ToString(TensorMeta{spec.name, spec.dtype, spec.shape});
 }
 
@@ -32,7 +37,7 @@ bool IsOneElement(const Shape& shape) {
 }
 
 bool ShapeFits(const TensorSpec& spec, const Shape& shape) {
-  if (spec.scalar_broadcasts && IsOneElement(shape)) return true;
+  if (spec.any_shape || (spec.scalar_broadcasts && IsOneElement(shape))) return true;
   return std::equal(
       spec.shape.begin(), spec.shape.end(), shape.begin(), shape.end(),
       [](int64_t expected, int64_t size) { return expected == kAnySize || expected == size; });
@@ -47,7 +52,7 @@ absl::Status CheckInput(const ModelSpec& model, const TensorMeta& tensor) {
                                                    Printable(tensor.name), "\"; it takes ",
                                                    Expected(model)));
   }
-  if (spec->dtype != tensor.dtype) {
+  if (spec->dtype != DType::kUnspecified && spec->dtype != tensor.dtype) {
     return absl::InvalidArgumentError(absl::StrCat("input \"", spec->name, "\" of model \"",
                                                    model.name, "\" is ", Name(spec->dtype),
                                                    ", but ", Name(tensor.dtype), " was sent"));
@@ -58,6 +63,11 @@ absl::Status CheckInput(const ModelSpec& model, const TensorMeta& tensor) {
         ToString(spec->shape), " (-1 is any size), but ", ToString(tensor.shape), " was sent"));
   }
   return absl::OkStatus();
+}
+
+Shape BareShape(const TensorSpec& input) {
+  if (!input.bare_shape.empty()) return input.bare_shape;
+  return input.any_shape ? Shape{kAnySize} : input.shape;
 }
 
 absl::Status CheckNamesDiffer(absl::Span<const TensorMeta> tensors) {
@@ -123,9 +133,10 @@ absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t siz
                                                    "); send them as JSON or over gRPC"));
   }
   const TensorSpec& input = spec.inputs[0];
-  const uint64_t element = ElementSize(input.dtype);
-  const Shape& bare_shape = input.bare_shape.empty() ? input.shape : input.bare_shape;
-  TensorMeta meta{input.name, input.dtype, bare_shape};
+  const DType dtype = input.dtype == DType::kUnspecified ? DType::kFloat32 : input.dtype;
+  const uint64_t element = ElementSize(dtype);
+  const Shape bare_shape = BareShape(input);
+  TensorMeta meta{input.name, dtype, bare_shape};
   if (input.scalar_broadcasts && size == element) {
     meta.shape.clear();
     return meta;
@@ -139,7 +150,7 @@ absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t siz
   const absl::StatusOr<uint64_t> expected = ByteSize(meta.dtype, meta.shape);
   if (expected.ok() && *expected == size) return meta;
   return absl::InvalidArgumentError(absl::StrCat(
-      size, " bytes are no whole ", ToString(TensorMeta{input.name, input.dtype, bare_shape}),
+      size, " bytes are no whole ", ToString(TensorMeta{input.name, dtype, bare_shape}),
       " (-1 is any size); say what they are, as in ?shape=3000,2500&dtype=float32"));
 }
 

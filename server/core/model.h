@@ -19,8 +19,11 @@ namespace millrace {
 // What a model takes or gives.
 struct TensorSpec {
   std::string name;
-  DType dtype = DType::kUnspecified;
-  Shape shape;  // kAnySize for any
+  DType dtype = DType::kUnspecified;  // kUnspecified for any
+  Shape shape;                        // kAnySize for any
+
+  // True for any shape of any rank, in place of `shape`.
+  bool any_shape = false;
 
   // True if one element, of any rank, may stand for the whole tensor.
   bool scalar_broadcasts = false;
@@ -34,7 +37,7 @@ struct ModelSpec {
   std::string name;
   std::string version = "1";
   std::vector<TensorSpec> inputs;
-  std::vector<TensorSpec> outputs;
+  std::vector<TensorSpec> outputs;  // empty where the model does not say
 
   // True if it takes any tensors under any names, in place of `inputs`.
   bool any_tensors = false;
@@ -131,8 +134,9 @@ class Model {
 absl::Status CheckInputs(const ModelSpec& spec, std::vector<TensorMeta>& tensors);
 
 // Type and shape for `size` bytes that came without either: the model's single input with its bare
-// shape, or one element if the size says so and it broadcasts; uint8[size] for a model that takes
-// any tensors.  INVALID_ARGUMENT when the model has several inputs or the size does not fit.
+// shape, or one element if the size says so and it broadcasts; float32 of one dimension where the
+// input may be anything; uint8[size] for a model that takes any tensors.  INVALID_ARGUMENT when the
+// model has several inputs or the size does not fit.
 absl::StatusOr<TensorMeta> DescribeBareBytes(const ModelSpec& spec, uint64_t size);
 
 }  // namespace millrace

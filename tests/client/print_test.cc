@@ -55,5 +55,13 @@ TEST(FormatModelTest, ListsInputsAndOutputs) {
             "any 2 (not ready)\n  in   any tensors\n");
 }
 
+TEST(FormatModelTest, SaysWhatMayBeAny) {
+  const ModelInfo model{.name = "m",
+                        .version = "1",
+                        .inputs = {{.meta = {.name = "x"}, .any_shape = true}},
+                        .ready = true};
+  EXPECT_EQ(FormatModel(model), "m 1\n  in   x: any[...]\n");
+}
+
 }  // namespace
 }  // namespace millrace

@@ -77,12 +77,38 @@ TEST(CheckInputsTest, EscapesWhatTheClientSent) {
             "model \"m\" has no input \"a\\n\\x1b\"; it takes image: float32[-1,3], mask: bool[2]");
 }
 
+ModelSpec Anything() { return {.name = "m", .inputs = {{.name = "x", .any_shape = true}}}; }
+
+TEST(CheckInputsTest, TakesAnyTypeAndShapeWhereTheModelDoes) {
+  EXPECT_EQ(Check(Anything(), {{"x", DType::kInt8, {}}}), "");
+  EXPECT_EQ(Check(Anything(), {{"", DType::kFloat64, {1, 2, 3}}}), "");
+  EXPECT_EQ(Check(Anything(), {{"y", DType::kInt8, {}}}),
+            "model \"m\" has no input \"y\"; it takes x: any[...]");
+}
+
+TEST(CheckInputsTest, AnyTypeMayHaveAShapeAndAnyShapeAType) {
+  const ModelSpec spec{.name = "m",
+                       .inputs = {{.name = "a", .shape = {2}},
+                                  {.name = "b", .dtype = DType::kBool, .any_shape = true}}};
+  EXPECT_EQ(Check(spec, {{"a", DType::kInt8, {2}}, {"b", DType::kBool, {7, 7}}}), "");
+  EXPECT_NE(Check(spec, {{"a", DType::kInt8, {3}}, {"b", DType::kBool, {7, 7}}}), "");
+  EXPECT_EQ(Check(spec, {}),
+            "model \"m\" takes 2 tensors (a: any[2], b: bool[...]), but 0 were sent");
+}
+
 TEST(DescribeBareBytesTest, FindsTheFreeDimension) {
   EXPECT_EQ(DescribeBareBytes(Image(), 24).value(), (TensorMeta{"image", DType::kFloat32, {2, 3}}));
 }
 
 TEST(DescribeBareBytesTest, OneElementIsAScalarWhereThatBroadcasts) {
   EXPECT_EQ(DescribeBareBytes(Image(), 4).value(), (TensorMeta{"image", DType::kFloat32, {}}));
+}
+
+TEST(DescribeBareBytesTest, AreFloatsOfOneDimensionWhereAnythingGoes) {
+  EXPECT_EQ(*DescribeBareBytes(Anything(), 12), (TensorMeta{"x", DType::kFloat32, {3}}));
+  EXPECT_EQ(DescribeBareBytes(Anything(), 13).status().message(),
+            "13 bytes are no whole x: float32[-1] (-1 is any size); say what they are, as in "
+            "?shape=3000,2500&dtype=float32");
 }
 
 TEST(DescribeBareBytesTest, SaysWhatDoesNotFit) {

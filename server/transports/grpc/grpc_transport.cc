@@ -46,6 +46,7 @@ void ToProto(const TensorSpec& spec, v1::TensorSpec& out) {
   out.set_data_type(static_cast<v1::DataType>(spec.dtype));
   out.mutable_shape()->Assign(spec.shape.begin(), spec.shape.end());
   out.set_scalar_broadcasts(spec.scalar_broadcasts);
+  out.set_any_shape(spec.any_shape);
 }
 
 void ToProto(const ModelSpec& spec, bool ready, v1::Model& out) {

@@ -48,6 +48,10 @@ bool SaysShapeOrType(const BodyInfo& info) {
   return info.target.Find("shape") || info.target.Find("dtype");
 }
 
+DType TypeOrFloat(const TensorSpec& input) {
+  return input.dtype == DType::kUnspecified ? DType::kFloat32 : input.dtype;
+}
+
 // The type that the query says, else that of the input that the query names, else that of the only
 // input.
 absl::StatusOr<DType> RawType(const BodyInfo& info) {
@@ -58,10 +62,10 @@ absl::StatusOr<DType> RawType(const BodyInfo& info) {
   }
   const auto name = info.target.Find("name");
   for (const TensorSpec& input : info.spec.inputs) {
-    if (name ? *name == input.name : info.spec.inputs.size() == 1) return input.dtype;
+    if (name ? *name == input.name : info.spec.inputs.size() == 1) return TypeOrFloat(input);
   }
   // An input that there is not: the check of the declaration says so, whatever its type.
-  if (name && !info.spec.inputs.empty()) return info.spec.inputs.front().dtype;
+  if (name && !info.spec.inputs.empty()) return TypeOrFloat(info.spec.inputs.front());
   return absl::InvalidArgumentError(
       "the model does not tell the data type; add dtype=float32 to the query");
 }

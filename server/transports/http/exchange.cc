@@ -107,7 +107,7 @@ absl::StatusOr<Declaration> Exchange::Prepare() {
   ASSIGN_OR_RETURN(const Codec* writer, ChooseWriter(head_.accept, *form_));
   ASSIGN_OR_RETURN(const Model* model, engine_.registry().Find(route_.model, route_.version));
   const ModelSpec& spec = model->spec();
-  if (!spec.any_tensors) RETURN_IF_ERROR(CheckOutputs(*writer, spec.outputs.size()));
+  if (!spec.outputs.empty()) RETURN_IF_ERROR(CheckOutputs(*writer, spec.outputs.size()));
   if (head_.framing == Framing::kNone) {
     return HttpError(411, absl::StatusCode::kInvalidArgument,
                      "the request has no body; send a tensor with Content-Length or "

@@ -35,15 +35,18 @@ Answer ModelsPage(const Registry& registry) {
   return JsonAnswer(std::move(text));
 }
 
-// [{"name": "image", "dtype": "float32", "shape": [-1, 2500]}, ...]
+// [{"name": "image", "dtype": "float32", "shape": [-1, 2500]}, ...]; null for any.
 void AppendTensorSpecs(const std::vector<TensorSpec>& specs, std::string& out) {
   absl::string_view separator = "";
   out += "[";
   for (const TensorSpec& spec : specs) {
     absl::StrAppend(&out, separator, "{\"name\": ");
     AppendJsonString(spec.name, out);
-    absl::StrAppend(&out, ", \"dtype\": \"", Name(spec.dtype), "\", \"shape\": [",
-                    absl::StrJoin(spec.shape, ", "), "]}");
+    const bool any_type = spec.dtype == DType::kUnspecified;
+    absl::StrAppend(
+        &out, ", \"dtype\": ", any_type ? "null" : absl::StrCat("\"", Name(spec.dtype), "\""),
+        ", \"shape\": ",
+        spec.any_shape ? "null" : absl::StrCat("[", absl::StrJoin(spec.shape, ", "), "]"), "}");
     separator = ", ";
   }
   out += "]";

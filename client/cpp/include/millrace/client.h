@@ -89,17 +89,19 @@ struct Prediction {
   std::string timing;
 };
 
-// What a model takes or gives; kAnySize for dimensions that may be of any size.
+// What a model takes or gives; kAnySize for dimensions that may be of any size, kUnspecified for a
+// type that may be any.
 struct TensorInfo {
   TensorMeta meta;
   bool scalar_broadcasts = false;  // one element may stand for the whole tensor
+  bool any_shape = false;          // any shape of any rank, in place of the meta's
 };
 
 struct ModelInfo {
   std::string name;
   std::string version;
   std::vector<TensorInfo> inputs;
-  std::vector<TensorInfo> outputs;
+  std::vector<TensorInfo> outputs;  // empty where the model does not say
   bool any_tensors = false;  // takes any tensors, in place of `inputs`
   bool ready = false;
 };
