@@ -17,6 +17,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "server/workers/python_model.h"
+
 #ifndef MILLRACE_VERSION
 #error "MILLRACE_VERSION comes from the build"
 #endif
@@ -88,6 +90,15 @@ class Options {
         ->type_name("SECONDS");
   }
 
+  void Text(const std::string& name, std::string& value, const std::string& type,
+            const std::string& help) {
+    app_.add_option("--" + name, value, help)->envname(Variable(name))->type_name(type);
+  }
+
+  void Flag(const std::string& name, bool& value, const std::string& help) {
+    app_.add_flag("--" + name, value, help)->envname(Variable(name));
+  }
+
   template <typename Enum>
   void Choice(const std::string& name, Enum& value, const std::map<std::string, Enum>& choices,
               const std::string& help) {
@@ -120,13 +131,33 @@ class Options {
   CLI::App& app_;
 };
 
-void AddOptions(CLI::App& app, Config& config) {
+std::string IsFunction(const std::string& text) {
+  if (IsPythonTarget(text)) return "";
+  return absl::StrCat("\"", text, "\" is not written as MODULE:FUNCTION");
+}
+
+void AddOptions(CLI::App& app, Config& config, std::vector<std::string>& functions) {
   Options options(app);
   options.List("bind", config.acceptor.binds, "ADDRESS", kStandardBind,
                "Where to listen: HOST:PORT or unix:PATH; may be repeated");
+  app.add_option("FUNCTION", functions,
+                 "A Python function or class to serve, as [NAME=]MODULE:OBJECT")
+      ->check(CLI::Validator(IsFunction, ""))
+      ->type_name("");
   options.List("model", config.models, "NAME", absl::StrJoin(kStandardModels, ","),
-               "A built-in model to serve; may be repeated, the first is the default");
-  options.Count("threads", config.engine.threads, 0, "Requests that run at once; 0 for one a core");
+               "A built-in model, or [NAME=]MODULE:OBJECT; may be repeated, the first is the "
+               "default");
+  options.Count("workers", config.workers.workers, 0,
+                "Processes that run a Python function; 0 for one a core");
+  options.Count("threads", config.engine.threads, 0,
+                "Requests that run at once; 0 for one a core. Of a Python function: in each of its "
+                "workers; 0 for one");
+  options.Seconds("timeout", config.workers.timeout,
+                  "A worker that does not answer a request for so long is killed");
+  options.Text("python", config.workers.python, "PATH",
+               "The interpreter of the workers; unless given, that of $VIRTUAL_ENV, else python3");
+  options.Flag("reload", config.workers.reload,
+               "Start workers anew when a file of the Python function changes");
   options.Count("io-threads", config.io_threads, 0,
                 "Threads that receive HTTP bodies; 0 for one a core, at most 4");
   options.Count("grpc-threads", config.grpc.threads, 0,
@@ -172,8 +203,10 @@ void AddOptions(CLI::App& app, Config& config) {
                            "The least that is logged; debug has a line for every request");
 }
 
-void Complete(Config& config) {
+void Complete(const std::vector<std::string>& functions, Config& config) {
   if (config.acceptor.binds.empty()) config.acceptor.binds = {kStandardBind};
+  config.models.insert(config.models.begin(), functions.begin(), functions.end());
+  config.workers.threads = config.engine.threads;
   if (config.models.empty())
     config.models.assign(std::begin(kStandardModels), std::end(kStandardModels));
   config.acceptor.first_bytes_timeout = config.http.header_timeout;
@@ -221,7 +254,8 @@ absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* a
   app.set_config("--config", "", "A file of options, one NAME = VALUE a line")
       ->envname("MILLRACE_CONFIG");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  AddOptions(app, config);
+  std::vector<std::string> functions;
+  AddOptions(app, config, functions);
   try {
     app.parse(Arguments(app, argc, argv));
   } catch (const CLI::Success& success) {
@@ -230,7 +264,7 @@ absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* a
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see millrace-server --help"));
   }
-  Complete(config);
+  Complete(functions, config);
   return config;
 }
 

@@ -14,6 +14,7 @@
 #include "server/transports/acceptor.h"
 #include "server/transports/grpc/grpc_transport.h"
 #include "server/transports/http/http_transport.h"
+#include "server/workers/supervisor.h"
 
 namespace millrace {
 
@@ -24,7 +25,10 @@ struct Config {
   GrpcOptions grpc;
   HttpOptions http;
 
-  std::vector<std::string> models;  // as MakeModel() takes them; the first is the default
+  // Built-in ones, as MakeModel() takes them, and Python's, as PythonModel::Start() does; the first
+  // is the default.
+  std::vector<std::string> models;
+  WorkerOptions workers;
 
   // Threads that receive HTTP bodies; 0 for one a core, at most 4.
   int io_threads = 0;

@@ -23,6 +23,7 @@
 #include "server/transports/grpc/grpc_transport.h"
 #include "server/transports/http/http_transport.h"
 #include "server/transports/io_threads.h"
+#include "server/workers/python_model.h"
 
 namespace millrace {
 namespace {
@@ -34,12 +35,53 @@ constexpr uint64_t kOtherDescriptors = 256;
 // Of the time to drain, what is kept for the last answers to be sent.
 constexpr double kForLastAnswers = 0.1;
 
-absl::Status AddModels(const std::vector<std::string>& names, Registry& registry) {
-  for (const std::string& name : names) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(name));
+// SIGTERM and SIGINT, kept back from construction on, in this thread and those that it starts.
+class Signals {
+ public:
+  Signals() {
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+
+  // True once one came that was not waited for yet.
+  bool Came() const {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+  }
+
+  // Blocks until one came, and returns its name; a second one then ends the process at once.
+  const char* Wait() {
+    int number = 0;
+    sigwait(&set_, &number);
+    pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
+    return number == SIGTERM ? "SIGTERM" : "SIGINT";
+  }
+
+ private:
+  sigset_t set_ = {};
+};
+
+// Owned by the registry.
+using PythonModels = std::vector<PythonModel*>;
+
+absl::StatusOr<PythonModels> AddModels(const Config& config, const Signals& signals,
+                                       Registry& registry) {
+  PythonModels python;
+  for (const std::string& name : config.models) {
+    if (!IsPythonTarget(name)) {
+      ASSIGN_OR_RETURN(std::unique_ptr<Model> model, MakeModel(name));
+      RETURN_IF_ERROR(registry.Add(std::move(model)));
+      continue;
+    }
+    const auto interrupted = [&signals] { return signals.Came(); };
+    ASSIGN_OR_RETURN(std::unique_ptr<PythonModel> model,
+                     PythonModel::Start(name, config.workers, interrupted));
+    python.push_back(model.get());
     RETURN_IF_ERROR(registry.Add(std::move(model)));
   }
-  return absl::OkStatus();
+  return python;
 }
 
 // Raises the limit on descriptors as far as allowed, and lowers the cap on connections to what it
@@ -74,35 +116,17 @@ std::string StartLine(const Acceptor& acceptor, const Engine& engine, const Slab
                          engine.options().threads, static_cast<double>(pool.limit()) / (1 << 30));
 }
 
-// SIGTERM and SIGINT, kept back from construction on, in this thread and those that it starts.
-class Signals {
- public:
-  Signals() {
-    sigaddset(&set_, SIGTERM);
-    sigaddset(&set_, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-  }
-
-  // Blocks until one came, and returns its name; a second one then ends the process at once.
-  const char* Wait() {
-    int number = 0;
-    sigwait(&set_, &number);
-    pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
-    return number == SIGTERM ? "SIGTERM" : "SIGINT";
-  }
-
- private:
-  sigset_t set_ = {};
-};
-
 }  // namespace
 
 absl::Status Serve(const Config& config) {
   std::signal(SIGPIPE, SIG_IGN);
   Signals signals;
   Registry registry;
-  RETURN_IF_ERROR(AddModels(config.models, registry));
+  ASSIGN_OR_RETURN(const PythonModels python, AddModels(config, signals, registry));
   SlabPool pool(config.arena);
+  pool.SetOnGiveUp([&python](uint64_t memory) {
+    for (PythonModel* model : python) model->Forget(memory);
+  });
   CallLog call_log;
   Engine engine(config.engine, pool, registry, call_log);
 
@@ -130,6 +154,7 @@ absl::Status Serve(const Config& config) {
   engine.Drain(config.drain_timeout * (1 - kForLastAnswers));
   http.WaitUntilClosed(left());
   grpc.Stop(left());
+  for (PythonModel* model : python) model->Stop(left());
   threads.Stop();
   spdlog::info("stopped");
   return absl::OkStatus();

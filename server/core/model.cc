@@ -17,23 +17,18 @@ namespace {
 // arena.
 constexpr uint64_t kSmallOutput = 64 << 10;
 
-std::string Describe(const TensorSpec& spec) {
-  if (spec.dtype == DType::kUnspecified || spec.any_shape) {
-    return absl::StrCat(spec.name, ": ",
-                        spec.dtype == DType::kUnspecified ? "any" : Name(spec.dtype),
-                        spec.any_shape ? "[...]" : ToString(spec.shape));
-  }
-  return ToString(TensorMeta{spec.name, spec.dtype, spec.shape});
-}
-
 std::string Expected(const ModelSpec& spec) {
   return absl::StrJoin(spec.inputs, ", ", [](std::string* out, const TensorSpec& input) {
-    absl::StrAppend(out, Describe(input));
+    absl::StrAppend(out, ToString(input));
   });
 }
 
 bool IsOneElement(const Shape& shape) {
   return std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size == 1; });
+}
+
+bool TypeFits(const TensorSpec& spec, DType dtype) {
+  return spec.dtype == DType::kUnspecified || spec.dtype == dtype;
 }
 
 bool ShapeFits(const TensorSpec& spec, const Shape& shape) {
@@ -52,7 +47,7 @@ absl::Status CheckInput(const ModelSpec& model, const TensorMeta& tensor) {
                                                    Printable(tensor.name), "\"; it takes ",
                                                    Expected(model)));
   }
-  if (spec->dtype != DType::kUnspecified && spec->dtype != tensor.dtype) {
+  if (!TypeFits(*spec, tensor.dtype)) {
     return absl::InvalidArgumentError(absl::StrCat("input \"", spec->name, "\" of model \"",
                                                    model.name, "\" is ", Name(spec->dtype),
                                                    ", but ", Name(tensor.dtype), " was sent"));
@@ -81,6 +76,19 @@ absl::Status CheckNamesDiffer(absl::Span<const TensorMeta> tensors) {
 }
 
 }  // namespace
+
+std::string ToString(const TensorSpec& spec) {
+  if (spec.dtype == DType::kUnspecified || spec.any_shape) {
+    return absl::StrCat(spec.name, ": ",
+                        spec.dtype == DType::kUnspecified ? "any" : Name(spec.dtype),
+                        spec.any_shape ? "[...]" : ToString(spec.shape));
+  }
+  return ToString(TensorMeta{spec.name, spec.dtype, spec.shape});
+}
+
+bool Fits(const TensorSpec& spec, const TensorMeta& tensor) {
+  return TypeFits(spec, tensor.dtype) && ShapeFits(spec, tensor.shape);
+}
 
 absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
   ASSIGN_OR_RETURN(const uint64_t size, ByteSize(meta.dtype, meta.shape));

@@ -43,6 +43,12 @@ struct ModelSpec {
   bool any_tensors = false;
 };
 
+// "image: float32[-1,2500]"; "x: any[...]" for any type and shape.
+std::string ToString(const TensorSpec& spec);
+
+// True for a tensor of the spec's type and shape, whatever its name.
+bool Fits(const TensorSpec& spec, const TensorMeta& tensor);
+
 // Settings that came with a request.
 using Parameters = std::vector<std::pair<std::string, std::string>>;
 
