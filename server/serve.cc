@@ -108,12 +108,12 @@ int CountIoThreads(const Config& config) {
 
 std::string StartLine(const Acceptor& acceptor, const Engine& engine, const SlabPool& pool) {
   const std::string models =
-      absl::StrJoin(engine.registry().List(), ", ", [](std::string* out, const ModelSpec* spec) {
-        absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
+      absl::StrJoin(engine.registry().List(), ", ", [](std::string* out, const Model* model) {
+        absl::StrAppend(out, model->spec().name, " (version ", model->spec().version, ")");
       });
   return absl::StrFormat("listening on %s; serving %s; %d at once; at most %.2f GiB of tensors",
-                         absl::StrJoin(acceptor.addresses(), ", "), models,
-                         engine.options().threads, static_cast<double>(pool.limit()) / (1 << 30));
+                         absl::StrJoin(acceptor.addresses(), ", "), models, engine.concurrency(),
+                         static_cast<double>(pool.limit()) / (1 << 30));
 }
 
 }  // namespace

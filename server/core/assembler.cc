@@ -94,9 +94,7 @@ absl::StatusOr<Tensor> Assembler::TakeBytes() {
   if (known_) return absl::InternalError("bytes taken of known tensors");
   const std::shared_ptr<Slab> slab = std::move(slab_);
   const absl::Span<const std::byte> bytes(slab->data(), received());
-  return Tensor{{{"", DType::kUint8, {static_cast<int64_t>(received())}}, bytes},
-                slab,
-                slab.get()};
+  return Tensor{{{"", DType::kUint8, {static_cast<int64_t>(received())}}, bytes}, slab, slab.get()};
 }
 
 void Assembler::SkipFullParts() {

@@ -105,13 +105,14 @@ absl::StatusOr<Call::Plan> Call::MakePlan(Declaration& declaration) const {
   const EngineOptions& options = engine_.options_;
   Plan plan;
   ASSIGN_OR_RETURN(plan.model, engine_.registry_.Find(declaration.model, declaration.version));
+  plan.spec = &plan.model->spec();
   RETURN_IF_ERROR(CheckLimits(declaration));
   plan.max_bytes = declaration.max_bytes == 0
                        ? options.max_request_bytes
                        : std::min(declaration.max_bytes, options.max_request_bytes);
   plan.promised_bytes = declaration.initial_bytes;
   if (declaration.tensors.has_value()) {
-    RETURN_IF_ERROR(CheckInputs(plan.model->spec(), *declaration.tensors));
+    RETURN_IF_ERROR(CheckInputs(*plan.spec, *declaration.tensors));
     ASSIGN_OR_RETURN(plan.promised_bytes, Assembler::SlabSize(*declaration.tensors));
   }
   RETURN_IF_ERROR(CheckSize(plan.promised_bytes, plan.max_bytes));
@@ -188,11 +189,20 @@ Engine::Engine(EngineOptions options, SlabPool& pool, const Registry& registry, 
       pool_(pool),
       registry_(registry),
       probe_(probe),
-      clock_(clock) {
+      clock_(clock),
+      shared_(options_.threads) {
   pool_.SetOnRelease([this] {
     if (waiting_count_.load() > 0) keeper_.NotifyOne();
   });
-  for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { Work(); });
+  for (const Model* model : registry_.List()) {
+    if (model->Concurrency() > 0)
+      lanes_.emplace(model, std::make_unique<Lane>(model->Concurrency()));
+  }
+  const auto start = [this](Lane& lane) {
+    for (int i = 0; i < lane.most; ++i) threads_.emplace_back([this, &lane] { Work(lane); });
+  };
+  start(shared_);
+  for (const auto& [model, lane] : lanes_) start(*lane);
   threads_.emplace_back([this] { Keep(); });
 }
 
@@ -202,7 +212,8 @@ Engine::~Engine() {
     MutexLock lock(mu_);
     stopping_ = true;
   }
-  work_.NotifyAll();
+  shared_.work.NotifyAll();
+  for (const auto& [model, lane] : lanes_) lane->work.NotifyAll();
   keeper_.NotifyAll();
   for (std::thread& thread : threads_) thread.join();
 }
@@ -260,11 +271,12 @@ void Engine::OnArrived(Call& call, absl::Span<const std::byte> bytes) {
     call.early_->rows = bytes.first(WholeRows(bytes.size(), call.early_->row_size));
     if (!ListArriving(call)) return;
   }
-  work_.NotifyOne();
+  LaneOf(call.plan_.model).work.NotifyOne();
 }
 
 void Engine::Submit(CallPtr call) {
   const bool quick = call->plan_.model->RunsQuickly(call->request_);
+  Lane& lane = LaneOf(call->plan_.model);
   bool runs_here = false;
   absl::Status refused;
   {
@@ -274,9 +286,9 @@ void Engine::Submit(CallPtr call) {
     if (call->early_ != nullptr && call->early_->step == Call::Early::Step::kRunning) {
       return BecomeRunning(*call, call->times_.submitted);  // The thread that has it goes on.
     }
-    runs_here = quick && turns_.empty() && running_ < options_.threads;
+    runs_here = quick && lane.turns.empty() && lane.running < lane.most;
     if (runs_here) {
-      ++running_;
+      ++lane.running;
       BecomeRunning(*call, call->times_.submitted);
     } else {
       refused = Enqueue(call);
@@ -284,7 +296,7 @@ void Engine::Submit(CallPtr call) {
   }
   if (runs_here) return RunToEnd(*call);
   if (!refused.ok()) return Finish(*call, std::move(refused));
-  work_.NotifyOne();
+  lane.work.NotifyOne();
 }
 
 absl::Status Engine::Enqueue(const CallPtr& call) {
@@ -295,25 +307,30 @@ absl::Status Engine::Enqueue(const CallPtr& call) {
                      "\", which is the limit; try again later"));
   }
   call->state_ = Call::State::kQueued;
-  if (queue.empty()) turns_.push_back(call->plan_.model);
+  if (queue.empty()) LaneOf(call->plan_.model).turns.push_back(call->plan_.model);
   queue.push_back(call);
   return absl::OkStatus();
 }
 
-void Engine::Work() {
+Engine::Lane& Engine::LaneOf(const Model* model) {
+  const auto own = lanes_.find(model);
+  return own == lanes_.end() ? shared_ : *own->second;
+}
+
+void Engine::Work(Lane& lane) {
   while (true) {
     CallPtr call;
     bool complete = false;
     absl::Span<const std::byte> rows;
     {
       MutexLock lock(mu_);
-      while (!HasWork() && !stopping_) work_.Wait(mu_);
-      if (!HasWork()) return;
-      complete = !turns_.empty();
+      while (!lane.HasWork() && !stopping_) lane.work.Wait(mu_);
+      if (!lane.HasWork()) return;
+      complete = !lane.turns.empty();
       if (complete) {
-        call = PopQueued();
+        call = PopQueued(lane);
       } else {
-        rows = PopArriving(call);
+        rows = PopArriving(lane, call);
       }
     }
     if (complete) RunToEnd(*call);
@@ -321,14 +338,14 @@ void Engine::Work() {
   }
 }
 
-Engine::CallPtr Engine::PopQueued() {
-  const Model* const model = turns_.front();
-  turns_.pop_front();
+Engine::CallPtr Engine::PopQueued(Lane& lane) {
+  const Model* const model = lane.turns.front();
+  lane.turns.pop_front();
   std::deque<CallPtr>& queue = queues_[model];
   CallPtr call = std::move(queue.front());
   queue.pop_front();
-  if (!queue.empty()) turns_.push_back(model);
-  ++running_;
+  if (!queue.empty()) lane.turns.push_back(model);
+  ++lane.running;
   BecomeRunning(*call, clock_.Now());
   return call;
 }
@@ -342,17 +359,17 @@ bool Engine::ListArriving(Call& call) {
   Call::Early& early = *call.early_;
   if (early.step != Call::Early::Step::kIdle || early.shown == early.rows.size()) return false;
   early.step = Call::Early::Step::kListed;
-  arriving_.push_back(call.weak_from_this());
+  LaneOf(call.plan_.model).arriving.push_back(call.weak_from_this());
   return true;
 }
 
-absl::Span<const std::byte> Engine::PopArriving(CallPtr& call) {
-  call = arriving_.front().lock();
-  arriving_.pop_front();
+absl::Span<const std::byte> Engine::PopArriving(Lane& lane, CallPtr& call) {
+  call = lane.arriving.front().lock();
+  lane.arriving.pop_front();
   if (call == nullptr || call->state_ != Call::State::kReceiving) return {};
   Call::Early& early = *call->early_;
   early.step = Call::Early::Step::kRunning;
-  ++running_;
+  ++lane.running;
   const uint64_t most = std::max(early.row_size, WholeRows(kMostEarly, early.row_size));
   early.shown = std::min(early.rows.size(), early.shown + most);
   return early.rows.first(early.shown);
@@ -365,7 +382,7 @@ void Engine::RunEarly(Call& call, absl::Span<const std::byte> rows) {
   {
     MutexLock lock(mu_);
     submitted = call.state_ == Call::State::kRunning;
-    if (!submitted || !status.ok()) --running_;
+    if (!submitted || !status.ok()) --LaneOf(call.plan_.model).running;
     if (call.state_ == Call::State::kReceiving && status.ok()) {
       early.step = Call::Early::Step::kIdle;
       ListArriving(call);
@@ -377,13 +394,14 @@ void Engine::RunEarly(Call& call, absl::Span<const std::byte> rows) {
 
 void Engine::RunToEnd(Call& call) {
   absl::StatusOr<Response> response = Run(call);
+  Lane& lane = LaneOf(call.plan_.model);
   bool more = false;
   {
     MutexLock lock(mu_);
-    --running_;
-    more = HasWork();
+    --lane.running;
+    more = lane.HasWork();
   }
-  if (more) work_.NotifyOne();
+  if (more) lane.work.NotifyOne();
   Finish(call, std::move(response));
 }
 
@@ -448,8 +466,10 @@ Engine::CallPtr Engine::Unqueue(Call& call) {
   CallPtr found = std::move(*it);
   queue->erase(it);
   if (call.state_ == Call::State::kWaiting) --waiting_count_;
-  if (call.state_ == Call::State::kQueued && queue->empty())
-    turns_.erase(std::find(turns_.begin(), turns_.end(), call.plan_.model));
+  if (call.state_ == Call::State::kQueued && queue->empty()) {
+    std::deque<const Model*>& turns = LaneOf(call.plan_.model).turns;
+    turns.erase(std::find(turns.begin(), turns.end(), call.plan_.model));
+  }
   return found;
 }
 
@@ -468,6 +488,12 @@ void Engine::StopAdmitting() {
 bool Engine::ready() const {
   MutexLock lock(mu_);
   return !draining_;
+}
+
+int Engine::concurrency() const {
+  int most = lanes_.size() < registry_.List().size() ? shared_.most : 0;
+  for (const auto& [model, lane] : lanes_) most += lane->most;
+  return most;
 }
 
 int Engine::open_calls() const {

@@ -41,7 +41,7 @@ class Engine;
 
 struct EngineOptions {
   // Requests that run at once, on as many threads of the engine's or where they were submitted; 0
-  // for one a core.
+  // for one a core.  Not those of models with a Concurrency() of their own.
   int threads = 0;
 
   // Bytes of one request's tensors; larger ones are refused before a byte is read.  0: the arena's
@@ -115,7 +115,7 @@ class Call : public std::enable_shared_from_this<Call> {
   Assembler& assembler() { return *assembler_; }
 
   // The model, from on_admitted on.
-  const ModelSpec& spec() const { return plan_.model->spec(); }
+  const ModelSpec& spec() const { return *plan_.spec; }
 
   // All bytes are here: queues the request, or runs it before Submit returns if it runs quickly and
   // nothing else is due.
@@ -150,6 +150,7 @@ class Call : public std::enable_shared_from_this<Call> {
   // What a declaration comes to.
   struct Plan {
     Model* model = nullptr;
+    const ModelSpec* spec = nullptr;  // the model's as the request was checked
     std::string request_id;
     std::optional<std::vector<TensorMeta>> tensors;  // until they are the assembler's
     uint64_t promised_bytes = 0;                     // to ask of the arena
@@ -158,7 +159,7 @@ class Call : public std::enable_shared_from_this<Call> {
 
   // The work of its model while bytes arrive.
   struct Early {
-    // Where it is: nothing to do, in arriving_, or on an engine thread.
+    // Where it is: nothing to do, in its lane's `arriving`, or on an engine thread.
     enum class Step { kIdle, kListed, kRunning };
 
     // Of the one thread that runs them.
@@ -235,6 +236,9 @@ class Engine {
   // Calls whose on_done has not returned.
   int open_calls() const;
 
+  // Requests that run at once, of all models together.
+  int concurrency() const;
+
   const EngineOptions& options() const { return options_; }
   const Registry& registry() const { return registry_; }
   SlabPool& pool() { return pool_; }
@@ -242,6 +246,21 @@ class Engine {
  private:
   friend class Call;
   using CallPtr = std::shared_ptr<Call>;
+
+  // Threads that run some models' requests: those of one that has its own, or of all others.
+  struct Lane {
+    explicit Lane(int threads) : most(threads) {}
+
+    const int most;                  // threads, and calls that run at once
+    CondVar work;                    // any of the following, or stopping_, changed
+    int running = 0;                 // calls in a model
+    std::deque<const Model*> turns;  // models with queued calls; the first runs next
+    std::deque<std::weak_ptr<Call>> arriving;  // with rows to show their model
+
+    bool HasWork() const { return !(turns.empty() && arriving.empty()) && running < most; }
+  };
+
+  Lane& LaneOf(const Model* model);
 
   // The steps of a call; Call's methods lead here.
   void Admit(Call& call, Call::Plan plan, Call::OnAdmitted on_admitted);
@@ -254,16 +273,13 @@ class Engine {
   absl::Status Enqueue(const CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Engine threads.
-  void Work();
-  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return !(turns_.empty() && arriving_.empty()) && running_ < options_.threads;
-  }
-  CallPtr PopQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Work(Lane& lane);
+  CallPtr PopQueued(Lane& lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Work on what arrives is work on the side: done when nothing is queued and a place is free, and
-  // otherwise left for when the request runs.  A call in arriving_ may have moved on, or be gone.
+  // otherwise left for when the request runs.  A call in a lane's `arriving` may have moved on, or be gone.
   bool ListArriving(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Span<const std::byte> PopArriving(CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Span<const std::byte> PopArriving(Lane& lane, CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunEarly(Call& call, absl::Span<const std::byte> rows);
 
   // Engine threads, or the one that submits a request that runs quickly.
@@ -288,22 +304,19 @@ class Engine {
   const Registry& registry_;
   EngineProbe& probe_;
   const Clock& clock_;
+  Lane shared_;                                                     // under mu_, as the others
+  absl::flat_hash_map<const Model*, std::unique_ptr<Lane>> lanes_;  // of models with their own
   std::vector<std::thread> threads_;
 
   mutable Mutex mu_;
-  CondVar work_;     // turns_, arriving_, running_ or stopping_ changed
   CondVar keeper_;   // stopping_ changed, or room was freed
   CondVar drained_;  // open_ changed
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  int open_ ABSL_GUARDED_BY(mu_) = 0;     // calls whose on_done has not returned
-  int running_ ABSL_GUARDED_BY(mu_) = 0;  // calls in a model, at most options_.threads
-  std::deque<std::weak_ptr<Call>> arriving_ ABSL_GUARDED_BY(mu_);  // with rows to show their model
+  int open_ ABSL_GUARDED_BY(mu_) = 0;  // calls whose on_done has not returned
   absl::flat_hash_set<Call*> calls_ ABSL_GUARDED_BY(mu_);
   std::deque<CallPtr> waiting_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<const Model*, std::deque<CallPtr>> queues_ ABSL_GUARDED_BY(mu_);
-  std::deque<const Model*> turns_
-      ABSL_GUARDED_BY(mu_);  // models with queued calls; the first runs next
 
   // Calls in waiting_, to be read without the lock by whoever returns memory.
   std::atomic<int> waiting_count_ = 0;

@@ -111,7 +111,8 @@ absl::StatusOr<absl::Span<std::byte>> Outputs::Add(TensorMeta meta) {
     holder = slab.get();
     owner = std::move(slab);
   }
-  tensors_.push_back({{std::move(meta), absl::MakeConstSpan(data, size)}, std::move(owner), holder});
+  tensors_.push_back(
+      {{std::move(meta), absl::MakeConstSpan(data, size)}, std::move(owner), holder});
   return absl::MakeSpan(data, size);
 }
 

@@ -103,14 +103,22 @@ class EarlyRun {
   virtual absl::Status OnRows(absl::Span<const std::byte> rows, Outputs& outputs) = 0;
 };
 
-// The engine promises: inputs fit spec(); Run() is called from several threads at once; the model
-// outlives every Run().
+// The engine promises: inputs fit spec() as it was when the request was declared; Run() is called
+// from several threads at once; the model outlives every Run().
 class Model {
  public:
   virtual ~Model() = default;
 
-  // Constant.
+  // Lives as long as the model, but another one may take its place at any time, of the same name
+  // and version.
   virtual const ModelSpec& spec() const = 0;
+
+  // Requests that it runs at once, on threads of its own; 0 for one that shares the server's.
+  // Constant.
+  virtual int Concurrency() const { return 0; }
+
+  // False while it can do nothing but fail.
+  virtual bool ready() const { return true; }
 
   // Computes the outputs of one request, in the order of the spec's.  An error or an exception
   // fails this request only; the client sees an error's code and text, and of an exception that

@@ -44,22 +44,21 @@ absl::StatusOr<Model*> Registry::Find(absl::string_view name, absl::string_view 
     if (found == nullptr || VersionLess(found->spec().version, spec.version)) found = model.get();
   }
   if (found != nullptr) return found;
-  const std::string served =
-      absl::StrJoin(List(), ", ", [](std::string* out, const ModelSpec* spec) {
-        absl::StrAppend(out, spec->name, " (version ", spec->version, ")");
-      });
+  const std::string served = absl::StrJoin(List(), ", ", [](std::string* out, const Model* model) {
+    absl::StrAppend(out, model->spec().name, " (version ", model->spec().version, ")");
+  });
   return absl::NotFoundError(
       absl::StrCat("no model \"", Printable(name), "\"",
                    version.empty() ? "" : absl::StrCat(" of version \"", Printable(version), "\""),
                    "; served here: ", served.empty() ? "none" : served));
 }
 
-std::vector<const ModelSpec*> Registry::List() const {
-  std::vector<const ModelSpec*> specs;
-  for (const auto& model : models_) specs.push_back(&model->spec());
-  std::sort(specs.begin(), specs.end(),
-            [](const ModelSpec* a, const ModelSpec* b) { return Less(*a, *b); });
-  return specs;
+std::vector<const Model*> Registry::List() const {
+  std::vector<const Model*> models;
+  for (const auto& model : models_) models.push_back(model.get());
+  std::sort(models.begin(), models.end(),
+            [](const Model* a, const Model* b) { return Less(a->spec(), b->spec()); });
+  return models;
 }
 
 absl::string_view Registry::default_name() const {

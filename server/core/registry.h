@@ -22,7 +22,7 @@ class Registry {
   absl::StatusOr<Model*> Find(absl::string_view name, absl::string_view version) const;
 
   // By name and version.
-  std::vector<const ModelSpec*> List() const;
+  std::vector<const Model*> List() const;
 
   // Empty if there is no model.
   absl::string_view default_name() const;

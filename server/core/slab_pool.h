@@ -74,7 +74,7 @@ class Slab {
   absl::Status Grow(uint64_t size);
 
   // The memfd behind the memory, owned by the slab; which memory it is, never used again for
-  // another; and the bytes of it, which a later slab over the same memory may have more of.  Require
+  // another; and the bytes of it, which a later slab over the same memory may have more of. Require
   // mapped().
   int fd() const { return mapping_.fd; }
   uint64_t memory_id() const { return mapping_.id; }

@@ -17,25 +17,21 @@
 namespace millrace {
 namespace {
 
-constexpr size_t kMaxErrorText = 1000;
-
 absl::Status Gone() { return absl::AbortedError(""); }
 
 absl::Status Broken(absl::string_view what) {
   return absl::AbortedError(absl::StrCat("was ended because ", what));
 }
 
-absl::Status FunctionFailed(const Reply& reply) {
-  return absl::InternalError(Printable(reply.error, kMaxErrorText));
-}
+absl::Status FunctionFailed(const Reply& reply) { return absl::InternalError(reply.error); }
 
 // What the function returned must be what its model says.
 absl::Status CheckAgainst(const ModelSpec& spec, absl::Span<const TensorMeta> outputs) {
   const auto fits = [](const TensorSpec& expected, const TensorMeta& output) {
     return expected.name == output.name && Fits(expected, output);
   };
-  if (spec.outputs.empty() || std::equal(spec.outputs.begin(), spec.outputs.end(), outputs.begin(),
-                                         outputs.end(), fits)) {
+  if (spec.outputs.empty() ||
+      std::equal(spec.outputs.begin(), spec.outputs.end(), outputs.begin(), outputs.end(), fits)) {
     return absl::OkStatus();
   }
   const auto append = [](std::string* out, const auto& tensor) {
@@ -48,12 +44,12 @@ absl::Status CheckAgainst(const ModelSpec& spec, absl::Span<const TensorMeta> ou
 
 absl::Status NoRoom(uint64_t size, const SlabPool& pool) {
   if (size > pool.limit()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the outputs have ", size, " bytes, more than the server's memory of ",
-                     pool.limit(), " (--memory-limit)"));
+    return absl::ResourceExhaustedError(absl::StrCat("the outputs have ", size,
+                                                     " bytes, more than the server's memory of ",
+                                                     pool.limit(), " (--memory-limit)"));
   }
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "no room in the server's memory for outputs of ", size, " bytes; try again later"));
+  return absl::ResourceExhaustedError(absl::StrCat("no room in the server's memory for outputs of ",
+                                                   size, " bytes; try again later"));
 }
 
 uint64_t OffsetOf(const Tensor& tensor) {
@@ -62,9 +58,10 @@ uint64_t OffsetOf(const Tensor& tensor) {
 
 }  // namespace
 
-absl::Status Conversation::Run(const Request& request, const ModelSpec& spec, absl::Time deadline,
-                               Outputs& outputs) {
-  deadline_ = deadline;
+absl::Status Conversation::Run(const Request& request, const ModelSpec& spec,
+                               absl::Duration timeout, Outputs& outputs) {
+  timeout_ = timeout;
+  deadline_ = RealClock().Now() + timeout;
   RETURN_IF_ERROR(SendInputs(request));
   ASSIGN_OR_RETURN(Reply reply, Receive());
   switch (reply.kind) {
@@ -178,7 +175,8 @@ absl::Status Conversation::AwaitReadable() const {
     if (ready > 0) return (fds[0].revents & POLLIN) != 0 ? absl::OkStatus() : Gone();
     if (ready < 0 && errno != EINTR) return Gone();
     if (left == absl::ZeroDuration()) {
-      return absl::AbortedError("was killed because it did not answer in time (--timeout)");
+      return absl::AbortedError(absl::StrCat("was killed after ", absl::FormatDuration(timeout_),
+                                             " without an answer (--timeout)"));
     }
   }
 }

@@ -18,13 +18,12 @@ namespace millrace {
 // until the process has ended.
 class Conversation {
  public:
-  Conversation(Worker& worker, int slot)
-      : worker_(worker), slot_(slot), run_(worker.NextRun()) {}
+  Conversation(Worker& worker, int slot) : worker_(worker), slot_(slot), run_(worker.NextRun()) {}
 
-  // Runs the request until `deadline`.  ABORTED when the worker is of no more use and has to be
-  // ended: the message says why, or nothing if it has gone by itself.  Other errors are the
+  // Runs the request, for `timeout` at most.  ABORTED when the worker is of no more use and has to
+  // be ended: the message says why, or nothing if it has gone by itself.  Other errors are the
   // request's; INTERNAL is the function's.
-  absl::Status Run(const Request& request, const ModelSpec& spec, absl::Time deadline,
+  absl::Status Run(const Request& request, const ModelSpec& spec, absl::Duration timeout,
                    Outputs& outputs);
 
  private:
@@ -43,6 +42,7 @@ class Conversation {
   Worker& worker_;
   const int slot_;
   const uint64_t run_;
+  absl::Duration timeout_;
   absl::Time deadline_;
   std::unique_ptr<char[]> buffer_;  // for the reply
   std::shared_ptr<Slab> room_;

@@ -1,5 +1,6 @@
 #include "server/workers/message.h"
 
+#include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
@@ -18,6 +19,7 @@ namespace dom = simdjson::dom;
 constexpr int kVersion = 1;
 constexpr size_t kMaxTensors = 256;
 constexpr size_t kMaxName = 1024;
+constexpr size_t kMaxText = 1000;
 constexpr size_t kPrefix = 4;
 
 absl::Status Malformed(absl::string_view what) {
@@ -89,6 +91,17 @@ absl::StatusOr<Parts> Split(absl::string_view message, dom::parser& parser) {
 bool Has(const dom::object& object, const char* key) {
   dom::element element;
   return !object.at_key(key).get(element) && !element.is_null();
+}
+
+// Text of the user's, which is valid UTF-8, in one line and not too long.
+std::string OneLine(std::string text) {
+  for (char& c : text) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
+  }
+  if (text.size() <= kMaxText) return text;
+  size_t end = kMaxText;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return absl::StrCat(text.substr(0, end), "...");
 }
 
 absl::StatusOr<std::string> GetString(const dom::object& object, const char* key) {
@@ -222,8 +235,8 @@ std::string RoomMessage(absl::Span<const Place> outputs, absl::Span<const Memory
   const auto append = [](std::string* out, const Place& place) {
     absl::StrAppend(out, "{", Text(place), "}");
   };
-  return Framed(absl::StrCat("{\"outputs\":[", absl::StrJoin(outputs, ",", append), "],",
-                             Text(maps), "}"));
+  return Framed(
+      absl::StrCat("{\"outputs\":[", absl::StrJoin(outputs, ",", append), "],", Text(maps), "}"));
 }
 
 std::string ForgetMessage(absl::Span<const uint64_t> memories) {
@@ -243,6 +256,7 @@ absl::StatusOr<Hello> ParseHello(absl::string_view message) {
     ASSIGN_OR_RETURN(hello.failed, GetString(parts.header, "failed"));
     ASSIGN_OR_RETURN(hello.traceback, GetString(parts.header, "traceback"));
     if (hello.failed.empty()) return Malformed("reason");
+    hello.failed = OneLine(std::move(hello.failed));
     return hello;
   }
   hello.spec.any_tensors = GetFlag(parts.header, "any_tensors");
@@ -263,7 +277,8 @@ absl::StatusOr<Reply> ParseReply(absl::string_view message) {
                      GetArray<uint64_t>(parts.header, "dropped", kMaxMaps * 2, ReadMemory));
   }
   if (Has(parts.header, "error")) {
-    ASSIGN_OR_RETURN(reply.error, GetString(parts.header, "error"));
+    ASSIGN_OR_RETURN(std::string error, GetString(parts.header, "error"));
+    reply.error = OneLine(std::move(error));
   } else if (GetFlag(parts.header, "written")) {
     reply.kind = Reply::Kind::kWritten;
   } else {

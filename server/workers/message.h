@@ -15,7 +15,8 @@
 //   worker  {"run": 7, "outputs": [{"name", "dtype", "shape"}...], "inline": true}, and their bytes
 //           or {"run": 7, "error": "ValueError: ..."}
 //           or {"run": 7, "outputs": [...]}, for outputs that are larger; then
-//   server  {"outputs": [{"memory", "offset"}...], "maps": [...]}, with descriptors; no outputs if it
+//   server  {"outputs": [{"memory", "offset"}...], "maps": [...]}, with descriptors; no outputs if
+//   it
 //           has no room
 //   worker  {"run": 7, "written": true}, or an error
 //
@@ -67,7 +68,7 @@ std::string ForgetMessage(absl::Span<const uint64_t> memories);
 
 // A worker's first message.
 struct Hello {
-  std::string failed;     // empty: it is ready, and `spec` is its model, without a name
+  std::string failed;     // one line; empty: it is ready, and `spec` is its model, without a name
   std::string traceback;  // with `failed`, if there is one
   ModelSpec spec;
   std::vector<std::string> files;  // of the user's
@@ -79,7 +80,7 @@ struct Reply {
 
   Kind kind = Kind::kError;
   uint64_t run = 0;
-  std::string error;                // kError
+  std::string error;                // kError: one line
   std::vector<TensorMeta> outputs;  // kOutputs and kNeedsRoom: sizes do not overflow
   absl::string_view bytes;          // kOutputs: of all of them, within the message
   std::vector<uint64_t> dropped;

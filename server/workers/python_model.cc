@@ -105,13 +105,13 @@ absl::StatusOr<std::unique_ptr<PythonModel>> PythonModel::Start(
 PythonModel::PythonModel(std::string name, std::vector<std::string> command, WorkerOptions options)
     : name_(name),
       timeout_(options.timeout),
+      concurrency_(options.workers * options.threads),
       supervisor_(std::move(name), std::move(command), options) {}
 
 absl::Status PythonModel::Run(const Request& request, Outputs& outputs) {
   ASSIGN_OR_RETURN(Supervisor::Lease lease, supervisor_.Acquire(RealClock().Now() + timeout_));
   Conversation conversation(*lease.worker, lease.slot);
-  absl::Status status =
-      conversation.Run(request, spec(), RealClock().Now() + timeout_, outputs);
+  absl::Status status = conversation.Run(request, spec(), timeout_, outputs);
   if (!absl::IsAborted(status)) {
     supervisor_.Release(std::move(lease));
     return status;

@@ -32,6 +32,8 @@ class PythonModel final : public Model {
   void Forget(uint64_t memory) { supervisor_.Forget(memory); }
 
   const ModelSpec& spec() const override { return supervisor_.spec(); }
+  int Concurrency() const override { return concurrency_; }
+  bool ready() const override { return supervisor_.ready(); }
   absl::Status Run(const Request& request, Outputs& outputs) override;
 
  private:
@@ -39,6 +41,7 @@ class PythonModel final : public Model {
 
   const std::string name_;
   const absl::Duration timeout_;
+  const int concurrency_;
   Supervisor supervisor_;
 };
 

@@ -134,8 +134,7 @@ void Supervisor::Release(Lease lease) {
 
 std::string Supervisor::End(Lease lease, absl::string_view why) {
   MutexLock lock(mu_);
-  const absl::Time patience =
-      RealClock().Now() + (why.empty() ? kGoneGrace : absl::ZeroDuration());
+  const absl::Time patience = RealClock().Now() + (why.empty() ? kGoneGrace : absl::ZeroDuration());
   while (Member* const member = Find(*lease.worker)) {
     const absl::Duration left = patience - RealClock().Now();
     if (left > absl::ZeroDuration()) {
@@ -272,6 +271,7 @@ void Supervisor::StartWorker(int number) {
   MutexLock lock(mu_);
   if (worker.ok()) {
     members_.push_back(std::make_unique<Member>(Member{.worker = *std::move(worker),
+                                                       .generation = next_generation_,
                                                        .started = RealClock().Now(),
                                                        .started_by_files = files_now}));
     return;
@@ -313,34 +313,73 @@ void Supervisor::OnHello(Member& member, Hello hello) {
   files_.Add(hello.files, member.started_by_files);
   MutexLock lock(mu_);
   if (member.state != State::kStarting) return;
-  if (hello.failed.empty()) return BecomeUp(member, std::move(hello));
-  member.reason = absl::StrCat("could not start: ", Printable(hello.failed, 1000));
+  if (hello.failed.empty()) return BecomeReady(member, std::move(hello.spec));
+  member.reason = absl::StrCat("could not start: ", hello.failed);
   if (!failed_.empty()) return;  // One traceback is enough.
   for (const absl::string_view line : absl::StrSplit(hello.traceback, '\n', absl::SkipEmpty()))
     Log(spdlog::level::err, member, absl::StrCat(": ", line));
 }
 
-void Supervisor::BecomeUp(Member& member, Hello hello) {
-  for (const auto& other : members_) {
-    if (other->worker->number() == member.worker->number() && other->state == State::kUp)
-      Retire(*other, kExitGrace);
-  }
-  member.state = State::kUp;
+void Supervisor::BecomeReady(Member& member, ModelSpec spec) {
+  member.state = State::kReady;
+  member.spec = std::move(spec);
+  member.spec.name = name_;
   for (int slot = member.worker->slots(); slot-- > 0;) member.free_slots.push_back(slot);
-  hello.spec.name = name_;
-  if (specs_.empty() || Fingerprint(*specs_.back()) != Fingerprint(hello.spec)) {
-    specs_.push_back(std::make_unique<const ModelSpec>(std::move(hello.spec)));
+  if (member.generation == generation_) {
+    BecomeUp(member);
+  } else if (Count(State::kReady) == options_.workers) {
+    ChangeGeneration();
+  }
+  started_ = started_ || Count(State::kUp) == options_.workers;
+  changed_.NotifyAll();
+}
+
+void Supervisor::BecomeUp(Member& member) {
+  member.state = State::kUp;
+  if (specs_.empty() || Fingerprint(*specs_.back()) != Fingerprint(member.spec)) {
+    specs_.push_back(std::make_unique<const ModelSpec>(member.spec));
     spec_ = specs_.back().get();
   }
-  if (started_) {
-    Log(spdlog::level::info, member,
-        absl::StrFormat(" is up after %.2f s",
-                        absl::ToDoubleSeconds(RealClock().Now() - member.started)));
+  if (!started_) return;
+  const absl::Duration took = RealClock().Now() - member.started;
+  Log(spdlog::level::info, member,
+      absl::StrFormat(" is up after %.2f s", absl::ToDoubleSeconds(took)));
+}
+
+// All at once, so that those who answer agree on what they take.
+void Supervisor::ChangeGeneration() {
+  generation_ = next_generation_;
+  for (const auto& member : members_) {
+    if (member->state == State::kUp) Retire(*member, kExitGrace);
+    if (member->state == State::kReady) BecomeUp(*member);
   }
-  started_ = started_ || std::count_if(members_.begin(), members_.end(), [](const auto& m) {
-                           return m->state == State::kUp;
-                         }) == options_.workers;
-  changed_.NotifyAll();
+}
+
+// What answers goes on, with new workers where some have ended meanwhile.
+void Supervisor::AbandonGeneration() {
+  next_generation_ = generation_;
+  for (const auto& member : members_) {
+    if (member->generation == generation_ || member->state == State::kRetiring) continue;
+    member->state = State::kRetiring;
+    Kill(*member, "was replaced");
+  }
+  for (int number = 1; number <= options_.workers; ++number) {
+    if (!HasWorker(number, nullptr)) seats_[number - 1].start_at = RealClock().Now();
+  }
+}
+
+// Apart from `but`.
+bool Supervisor::HasWorker(int number, const Member* but) const {
+  return std::any_of(members_.begin(), members_.end(), [&](const auto& member) {
+    return member.get() != but && member->worker->number() == number &&
+           member->state != State::kRetiring;
+  });
+}
+
+int Supervisor::Count(State state) const {
+  return static_cast<int>(
+      std::count_if(members_.begin(), members_.end(),
+                    [state](const auto& member) { return member->state == state; }));
 }
 
 void Supervisor::BuryDead() {
@@ -355,9 +394,8 @@ void Supervisor::Bury(Member& member) {
   const std::string how = member.worker->process().Reap();
   for (int i = 0; i < kMaxLastPieces && member.prints && ReadOutput(member); ++i) {
   }
-  member.lines.Finish([&](std::string line) {
-    Log(spdlog::level::info, member, absl::StrCat(": ", line));
-  });
+  member.lines.Finish(
+      [&](std::string line) { Log(spdlog::level::info, member, absl::StrCat(": ", line)); });
   MutexLock lock(mu_);
   member.worker->ended = member.reason.empty() ? how : member.reason;
   if (!stopping_ && member.state != State::kRetiring) {
@@ -377,16 +415,15 @@ std::string Supervisor::Reseat(const Member& member) {
     return "";
   }
   const int number = member.worker->number();
-  const bool has_successor =
-      std::any_of(members_.begin(), members_.end(), [&](const auto& other) {
-        return other.get() != &member && other->worker->number() == number &&
-               other->state != State::kRetiring;
-      });
-  if (has_successor) return "; the one before it goes on";
+  if (member.generation != generation_) {
+    AbandonGeneration();
+    return "; the workers before it go on";
+  }
+  if (HasWorker(number, &member)) return "; its successor starts";
   const bool by_itself = member.reason.empty();
   const bool young = RealClock().Now() - member.started < kEarly;
-  return SeatAnother(seats_[number - 1], member.state == State::kStarting ||
-                                             (by_itself && young && !member.answered));
+  return SeatAnother(seats_[number - 1],
+                     member.state == State::kStarting || (by_itself && young && !member.answered));
 }
 
 std::string Supervisor::SeatAnother(Seat& seat, bool early) {
@@ -415,11 +452,8 @@ void Supervisor::ReloadIfChanged() {
   MutexLock lock(mu_);
   if (!changed || !started_ || stopping_) return;
   log_.Add(spdlog::level::info, absl::StrCat(name_, ": a file has changed; new workers start"));
-  for (const auto& member : members_) {
-    if (member->state != State::kStarting) continue;
-    member->state = State::kRetiring;
-    Kill(*member, "was replaced");
-  }
+  AbandonGeneration();
+  ++next_generation_;
   for (Seat& seat : seats_) seat = {.start_at = now};
 }
 

@@ -86,12 +86,15 @@ class Supervisor {
   void Forget(uint64_t memory);
 
  private:
-  enum class State { kStarting, kUp, kRetiring };
+  // From left to right; kReady waits for the others of its generation, kRetiring from anywhere.
+  enum class State { kStarting, kReady, kUp, kRetiring };
 
   // A worker, as the supervisor sees it.
   struct Member {
     std::shared_ptr<Worker> worker;
+    int generation = 0;
     State state = State::kStarting;
+    ModelSpec spec = {};  // from kReady on
     std::vector<int> free_slots = {};
     bool answered = false;
     bool prints = true;       // and has not closed its output
@@ -119,7 +122,12 @@ class Supervisor {
   bool ReadOutput(Member& member);
   void ReadControl(Member& member);
   void OnHello(Member& member, Hello hello);
-  void BecomeUp(Member& member, Hello hello) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void BecomeReady(Member& member, ModelSpec spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void BecomeUp(Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ChangeGeneration() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AbandonGeneration() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool HasWorker(int number, const Member* but) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  int Count(State state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void BuryDead();
   void Bury(Member& member);
   std::string Reseat(const Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -146,7 +154,7 @@ class Supervisor {
 
   WorkerLog log_;
   std::thread thread_;
-  FileWatch files_;                           // the thread's
+  FileWatch files_;                                  // the thread's
   absl::Time look_at_files_ = absl::InfinitePast();  // the thread's
 
   mutable Mutex mu_;
@@ -154,6 +162,8 @@ class Supervisor {
   // Added to and erased from by the thread only, which so may look through it without the lock.
   std::vector<std::unique_ptr<Member>> members_;
   std::vector<Seat> seats_ ABSL_GUARDED_BY(mu_);
+  int generation_ ABSL_GUARDED_BY(mu_) = 0;       // that answers
+  int next_generation_ ABSL_GUARDED_BY(mu_) = 0;  // that starts, if another one
   std::vector<std::unique_ptr<const ModelSpec>> specs_ ABSL_GUARDED_BY(mu_);
   std::string last_end_ ABSL_GUARDED_BY(mu_);  // of a worker, for messages
   bool started_ ABSL_GUARDED_BY(mu_) = false;  // all were up once

@@ -1,5 +1,6 @@
 #include "server/workers/worker_log.h"
 
+#include <simdjson.h>
 #include <spdlog/spdlog.h>
 
 namespace millrace {
@@ -56,7 +57,13 @@ void LineCutter::Add(absl::string_view bytes, absl::FunctionRef<void(std::string
 }
 
 void LineCutter::Finish(absl::FunctionRef<void(std::string)> on_line) {
-  if (!line_.empty()) on_line(std::exchange(line_, ""));
+  if (line_.empty()) return;
+  if (!simdjson::validate_utf8(line_)) {
+    for (char& c : line_) {
+      if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+    }
+  }
+  on_line(std::exchange(line_, ""));
 }
 
 }  // namespace millrace

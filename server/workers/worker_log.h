@@ -4,13 +4,12 @@
 #include <absl/base/thread_annotations.h>
 #include <absl/functional/function_ref.h>
 #include <absl/strings/string_view.h>
+#include <spdlog/common.h>
 
 #include <deque>
 #include <string>
 #include <thread>
 #include <utility>
-
-#include <spdlog/common.h>
 
 #include "server/core/mutex.h"
 
@@ -36,7 +35,8 @@ class WorkerLog {
   std::thread thread_;
 };
 
-// Cuts bytes into lines, at ends of lines and where they are too long, without control characters.
+// Cuts bytes into lines, at ends of lines and where they are too long: valid UTF-8, without control
+// characters.
 class LineCutter {
  public:
   void Add(absl::string_view bytes, absl::FunctionRef<void(std::string)> on_line);

@@ -338,6 +338,36 @@ TEST_F(EngineTest, ModelsTakeTurns) {
   model_->Release();
 }
 
+TEST_F(EngineTest, RunsAsManyOfAModelAsItSaysBesideTheOthers) {
+  auto other = std::make_unique<FakeModel>("other");
+  FakeModel* const own = other.get();
+  own->SetConcurrency(3);
+  ASSERT_TRUE(registry_.Add(std::move(other)).ok());
+  Start({.threads = 2});
+  EXPECT_EQ(engine_->concurrency(), 5);
+  model_->Hold();
+  own->Hold();
+  std::vector<Attempt> attempts;
+  for (const char* name : {"fake", "other"}) {
+    for (int i = 0; i < 5; ++i) {
+      attempts.push_back(Open());
+      Admit(attempts.back(), {.model = name, .tensors = {{{"x", DType::kFloat32, {1}}}}});
+      attempts.back().admitted.wait();
+      Fill(*attempts.back().call);
+      attempts.back().call->Submit();
+    }
+  }
+  model_->WaitUntilStarted(2);
+  own->WaitUntilStarted(3);
+  EXPECT_EQ(model_->running(), 2);
+  EXPECT_EQ(own->running(), 3);
+  model_->Release();
+  own->Release();
+  for (Attempt& attempt : attempts) EXPECT_EQ(Code(attempt), StatusCode::kOk);
+  EXPECT_EQ(model_->most_running(), 2);
+  EXPECT_EQ(own->most_running(), 3);
+}
+
 TEST_F(EngineTest, EndsACallWhoseClientIsSilent) {
   Start({.stall_timeout = absl::Seconds(10)});
   Attempt no_header = Open();

@@ -58,7 +58,8 @@ TEST_F(RegistryTest, ListsByNameAndVersion) {
   for (const auto& [name, version] : {std::pair("b", "1"), {"a", "10"}, {"a", "9"}})
     ASSERT_TRUE(Add(name, version).ok());
   std::string names;
-  for (const ModelSpec* spec : registry_.List()) names += spec->name + spec->version + " ";
+  for (const Model* model : registry_.List())
+    names += model->spec().name + model->spec().version + " ";
   EXPECT_EQ(names, "a9 a10 b1 ");
 }
 

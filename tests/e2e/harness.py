@@ -108,16 +108,16 @@ def _free_of_millrace(environment):
     return {key: value for key, value in environment.items() if not key.startswith("MILLRACE_")}
 
 
-def run_server(*options, env=None, timeout=20):
+def run_server(*options, env=None, timeout=20, cwd=None):
     """A server that is expected to end by itself."""
     return subprocess.run([SERVER, *options], env={**_free_of_millrace(os.environ), **(env or {})}, text=True,
-                          capture_output=True, timeout=timeout * PATIENCE, check=False)
+                          capture_output=True, timeout=timeout * PATIENCE, check=False, cwd=cwd)
 
 
 class Server:
     """A millrace-server on a free port and a unix socket, from construction until stop()."""
 
-    def __init__(self, *options, env=None, wrapper=()):
+    def __init__(self, *options, env=None, wrapper=(), cwd=None):
         self.directory = tempfile.mkdtemp(prefix="millrace-e2e-")
         self.unix_path = os.path.join(self.directory, "socket")
         binds = [] if any(o.startswith("--bind") for o in options) else [
@@ -127,7 +127,7 @@ class Server:
         self._log_ended = False
         self.process = subprocess.Popen([*wrapper, SERVER, *binds, *options], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                        env={**_free_of_millrace(os.environ), **(env or {})})
+                                        env={**_free_of_millrace(os.environ), **(env or {})}, cwd=cwd)
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         try:
@@ -244,6 +244,15 @@ class Server:
         with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def children(self):
+        """Its child processes, zombies among them."""
+        found = []
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(FileNotFoundError), \
+                    open(f"/proc/{self.pid}/task/{task}/children", encoding="ascii") as children:
+                found += map(int, children.read().split())
+        return found
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

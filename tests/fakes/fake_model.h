@@ -47,6 +47,14 @@ class FakeModel final : public Model {
   // Whether requests say from now on that they run quickly.
   void SetQuick(bool quick) { quick_ = quick; }
 
+  int Concurrency() const override { return concurrency_; }
+  bool ready() const override { return ready_; }
+
+  // Set before use.
+  void SetConcurrency(int concurrency) { concurrency_ = concurrency; }
+
+  void SetReady(bool ready) { ready_ = ready; }
+
   // Instead of the answer; set before use.
   void Then(std::function<absl::Status()> then) { then_ = std::move(then); }
 
@@ -91,6 +99,8 @@ class FakeModel final : public Model {
   ModelSpec spec_;
   std::function<absl::Status()> then_;
   std::atomic<bool> quick_ = false;
+  std::atomic<bool> ready_ = true;
+  int concurrency_ = 0;
   Mutex mu_;
   CondVar changed_;
   bool held_ ABSL_GUARDED_BY(mu_) = false;

@@ -32,6 +32,8 @@ MAX_MESSAGE = 128 << 10
 MAX_MAPS = 253  # the descriptors that one message may carry
 MAX_INLINE = 16 << 10
 MAX_OUTPUTS = 256
+MAX_RANK = 16
+MAX_NAME = 1000
 MAX_FILES = 500
 MAX_ERROR = 1000
 MAX_TRACEBACK = 20000
@@ -176,8 +178,9 @@ class Function:
         return named
 
     def _checked(self, name, value):
-        if not isinstance(name, str):
-            raise WrongResult(f"{self.target} returned an output whose name is no text: {name!r:.100}")
+        if not isinstance(name, str) or not name or len(clean(name).encode()) > MAX_NAME:
+            raise WrongResult(f"{self.target} returned an output whose name is no text of 1 to {MAX_NAME} bytes: "
+                              f"{name!r:.100}")
         if value is None:
             raise WrongResult(f"{self.target} returned None for output {name!r:.100}")
         declared = (self.outputs or {}).get(name, millrace.Tensor())
@@ -192,6 +195,9 @@ class Function:
             array = array.view(np.uint16)
         elif dtype == "uint16" and declared.dtype == "bfloat16":
             dtype = "bfloat16"
+        if array.ndim > MAX_RANK:
+            raise WrongResult(f"{self.target} returned an array of {array.ndim} dimensions for output {name!r:.100}; "
+                              f"{MAX_RANK} are allowed")
         if dtype not in millrace.DTYPES:
             raise WrongResult(f"{self.target} returned an array of {dtype:.100} for output {name!r:.100}, which is none of "
                               f"{', '.join(millrace.DTYPES)}")
@@ -283,9 +289,9 @@ class Worker:
             self.memory.add(message["maps"], fds)
             reply, tail = self._run(sock, message, leases, buffer)
         except WrongResult as wrong:
-            reply, tail = {"error": str(wrong)}, b""
+            reply, tail = {"error": clean(str(wrong))}, b""
         except BaseException as failure:
-            traceback.print_exc()
+            print_from_user(failure)
             reply, tail = {"error": one_line(failure)}, b""
         missing = [entry["memory"] for entry in message["maps"] if not self.memory.has(entry["memory"])]
         reply.update(run=message["run"], dropped=self._detach_kept(leases) + missing)
@@ -293,7 +299,7 @@ class Worker:
 
     def _run(self, sock, message, leases, buffer):
         outputs = self._function(self._inputs(message["inputs"], leases))
-        described = [{"name": name, "dtype": dtype, "shape": array.shape} for name, dtype, array in outputs]
+        described = [{"name": clean(name), "dtype": dtype, "shape": array.shape} for name, dtype, array in outputs]
         if sum(array.nbytes for _, _, array in outputs) <= MAX_INLINE:
             tail = b"".join(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).tobytes()
                             for _, _, array in outputs)
@@ -327,8 +333,20 @@ class Worker:
         return sorted(kept)
 
 
+def clean(text):
+    return text.encode("utf-8", "replace").decode()[:MAX_ERROR]
+
+
 def one_line(failure):
-    return f"{type(failure).__name__}: {failure}".rstrip(": ")[:MAX_ERROR]
+    return clean(f"{type(failure).__name__}: {failure}".rstrip(": "))
+
+
+def print_from_user(failure):
+    """The traceback, without the frames that are this file's."""
+    trace = failure.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    traceback.print_exception(type(failure), failure, trace)
 
 
 def own_files():
@@ -360,7 +378,7 @@ def main():
     try:
         worker = Worker(start(target))
     except WrongFunction as wrong:
-        send(control, {"version": VERSION, "failed": str(wrong), "traceback": "", "files": own_files()})
+        send(control, {"version": VERSION, "failed": clean(str(wrong)), "traceback": "", "files": own_files()})
         sys.exit(1)
     except BaseException as failure:
         send(control, {"version": VERSION, "failed": one_line(failure), "files": own_files(),

@@ -49,13 +49,14 @@ void ToProto(const TensorSpec& spec, v1::TensorSpec& out) {
   out.set_any_shape(spec.any_shape);
 }
 
-void ToProto(const ModelSpec& spec, bool ready, v1::Model& out) {
+void ToProto(const Model& model, const Engine& engine, v1::Model& out) {
+  const ModelSpec& spec = model.spec();
   out.set_name(spec.name);
   out.set_version(spec.version);
   for (const TensorSpec& input : spec.inputs) ToProto(input, *out.add_inputs());
   for (const TensorSpec& output : spec.outputs) ToProto(output, *out.add_outputs());
   out.set_any_tensors(spec.any_tensors);
-  out.set_ready(ready);
+  out.set_ready(engine.ready() && model.ready());
 }
 
 void AddPrediction(const GrpcOptions& options, Engine& engine, RpcMethods& methods) {
@@ -65,8 +66,8 @@ void AddPrediction(const GrpcOptions& options, Engine& engine, RpcMethods& metho
   methods[prefix + "PredictDuplex"] = PredictHandlers(kPredictDuplex, options, engine);
   methods[prefix + "ListModels"] = UnaryHandlers<v1::ListModelsRequest, v1::ListModelsResponse>(
       [&engine](const v1::ListModelsRequest&, v1::ListModelsResponse& response) {
-        for (const ModelSpec* spec : engine.registry().List())
-          ToProto(*spec, engine.ready(), *response.add_models());
+        for (const Model* model : engine.registry().List())
+          ToProto(*model, engine, *response.add_models());
         response.set_default_model(std::string(engine.registry().default_name()));
         return grpc::Status::OK;
       });
@@ -75,7 +76,7 @@ void AddPrediction(const GrpcOptions& options, Engine& engine, RpcMethods& metho
         const absl::StatusOr<Model*> model =
             engine.registry().Find(request.name(), request.version());
         if (!model.ok()) return ToGrpc(model.status());
-        ToProto((*model)->spec(), engine.ready(), *response.mutable_model());
+        ToProto(**model, engine, *response.mutable_model());
         return grpc::Status::OK;
       });
 }

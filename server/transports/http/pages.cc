@@ -18,18 +18,22 @@ Answer TextAnswer(int status, absl::string_view text) {
 }
 
 Answer ReadyPage(const Engine& engine) {
-  if (engine.ready()) return TextAnswer(200, "ready\n");
-  return TextAnswer(503, "draining\n");
+  if (!engine.ready()) return TextAnswer(503, "draining\n");
+  for (const Model* model : engine.registry().List()) {
+    if (!model->ready())
+      return TextAnswer(503, absl::StrCat("model ", model->spec().name, " is not ready\n"));
+  }
+  return TextAnswer(200, "ready\n");
 }
 
 // {"models": ["NAME", ...]}, as KServe V1 has it.
 Answer ModelsPage(const Registry& registry) {
   std::string text = "{\"models\": [";
   absl::flat_hash_set<absl::string_view> seen;
-  for (const ModelSpec* spec : registry.List()) {
-    if (!seen.insert(spec->name).second) continue;
+  for (const Model* model : registry.List()) {
+    if (!seen.insert(model->spec().name).second) continue;
     if (seen.size() > 1) text += ", ";
-    AppendJsonString(spec->name, text);
+    AppendJsonString(model->spec().name, text);
   }
   text += "]}\n";
   return JsonAnswer(std::move(text));
@@ -59,7 +63,8 @@ absl::StatusOr<Answer> ModelPage(const Route& route, const Engine& engine) {
   AppendJsonString(spec.name, text);
   text += ", \"version\": ";
   AppendJsonString(spec.version, text);
-  absl::StrAppend(&text, ", \"ready\": ", engine.ready() ? "true" : "false", ", \"inputs\": ");
+  absl::StrAppend(&text, ", \"ready\": ", engine.ready() && model->ready() ? "true" : "false",
+                  ", \"inputs\": ");
   AppendTensorSpecs(spec.inputs, text);
   text += ", \"outputs\": ";
   AppendTensorSpecs(spec.outputs, text);

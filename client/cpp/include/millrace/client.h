@@ -102,7 +102,7 @@ struct ModelInfo {
   std::string version;
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;  // empty where the model does not say
-  bool any_tensors = false;  // takes any tensors, in place of `inputs`
+  bool any_tensors = false;         // takes any tensors, in place of `inputs`
   bool ready = false;
 };
 

@@ -1,0 +1,94 @@
+"""A thousand workers are killed under load: no wrong answer, and nothing is left of them."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+import unittest
+
+import numpy as np
+
+import harness
+from harness import wait_until
+from test_python import is_gone, serve, slabs_mapped_by
+
+KILLS = 60 if harness.SANITIZER else 1000
+SECONDS = 480  # at most
+CLIENTS = 4
+SIZES = (1, 100, 5_000, 60_000, 300_000)
+
+
+class Client(threading.Thread):
+    """Asks for one thing after another, and counts what comes."""
+
+    def __init__(self, server, stop, seed):
+        super().__init__()
+        self.right = self.unavailable = 0
+        self.wrong = []
+        self._server, self._stop_event, self._random = server, stop, random.Random(seed)
+
+    def run(self):
+        with contextlib.closing(self._server.http()) as client:
+            while not self._stop_event.is_set():
+                array = np.full(self._random.choice(SIZES), self._random.random(), np.float32)
+                answer = client.post(f"/v1/models/twice:predict?shape={array.size}", array.tobytes(),
+                                     {"Content-Type": "application/octet-stream"})
+                if answer.status == 200 and answer.body == (array + array).tobytes():
+                    self.right += 1
+                elif answer.status == 503 and b"UNAVAILABLE" in answer.body:
+                    self.unavailable += 1
+                else:
+                    self.wrong.append((answer.status, answer.body[:200]))
+
+
+class Kills(unittest.TestCase):
+    def test_a_thousand_kills_leave_nothing_behind(self):
+        with serve("twice", "--model", "row_mean_std", workers=3, threads=2, options=["--trim-after", "0.5"]) as server:
+            wait_until(lambda: slabs_mapped_by(server.pid) == 0, "no memory is mapped")
+            before = server.descriptors()
+            stop = threading.Event()
+            clients = [Client(server, stop, seed) for seed in range(CLIENTS)]
+            for client in clients:
+                client.start()
+            killed = self.kill_workers(server)
+            stop.set()
+            for client in clients:
+                client.join(60)
+            self.assertEqual([wrong for client in clients for wrong in client.wrong], [])
+            right = sum(client.right for client in clients)
+            print(f"{killed} killed; {right} right, {sum(c.unavailable for c in clients)} unavailable")
+            self.assertGreater(right, killed)
+            self.assertGreaterEqual(killed, KILLS)
+            self.check_nothing_is_left(server, before)
+            server.alive_and_correct()
+
+    def kill_workers(self, server):
+        """Kills one after another, of those that are up for long enough to have been asked something."""
+        choose = random.Random(1)
+        first_seen, killed = {}, set()
+        deadline = time.monotonic() + SECONDS
+        while len(killed) < KILLS and time.monotonic() < deadline:
+            alive = [pid for pid in server.children() if pid not in killed and not is_gone(pid)]
+            now = time.monotonic()
+            for pid in alive:
+                first_seen.setdefault(pid, now)
+            ripe = [pid for pid in alive if now - first_seen[pid] > choose.choice((0.1, 0.3, 0.5))]
+            if ripe:
+                pid = choose.choice(ripe)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+            time.sleep(0.005)
+        return len(killed)
+
+    def check_nothing_is_left(self, server, descriptors):
+        wait_until(lambda: len(server.children()) == 3 and not any(map(is_gone, server.children())),
+                   "three workers and no zombie", 30)
+        wait_until(lambda: slabs_mapped_by(server.pid) == 0, "the memory is unmapped")
+        wait_until(lambda: server.descriptors() <= descriptors, "the descriptors are closed")
+
+
+if __name__ == "__main__":
+    harness.run_tests()
