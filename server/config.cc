@@ -131,18 +131,12 @@ class Options {
   CLI::App& app_;
 };
 
-std::string IsFunction(const std::string& text) {
-  if (IsPythonTarget(text)) return "";
-  return absl::StrCat("\"", text, "\" is not written as MODULE:FUNCTION");
-}
-
 void AddOptions(CLI::App& app, Config& config, std::vector<std::string>& functions) {
   Options options(app);
   options.List("bind", config.acceptor.binds, "ADDRESS", kStandardBind,
                "Where to listen: HOST:PORT or unix:PATH; may be repeated");
   app.add_option("FUNCTION", functions,
                  "A Python function or class to serve, as [NAME=]MODULE:OBJECT")
-      ->check(CLI::Validator(IsFunction, ""))
       ->type_name("");
   options.List("model", config.models, "NAME", absl::StrJoin(kStandardModels, ","),
                "A built-in model, or [NAME=]MODULE:OBJECT; may be repeated, the first is the "
@@ -263,6 +257,13 @@ absl::StatusOr<std::optional<Config>> ParseConfig(int argc, const char* const* a
     return std::nullopt;
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see millrace-server --help"));
+  }
+  for (const std::string& function : functions) {
+    if (!IsPythonTarget(function)) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", function,
+                                                     "\" is not written as MODULE:FUNCTION; see "
+                                                     "millrace-server --help"));
+    }
   }
   Complete(functions, config);
   return config;

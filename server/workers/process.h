@@ -21,6 +21,8 @@ class Process {
   static absl::StatusOr<Process> Start(const std::vector<std::string>& command, int output,
                                        absl::Span<const int> inherited);
 
+  pid_t pid() const { return pid_; }
+
   // Becomes readable when the process has ended.
   int pidfd() const { return pidfd_.get(); }
 

@@ -340,10 +340,10 @@ void Supervisor::BecomeUp(Member& member) {
     specs_.push_back(std::make_unique<const ModelSpec>(member.spec));
     spec_ = specs_.back().get();
   }
-  if (!started_) return;
   const absl::Duration took = RealClock().Now() - member.started;
   Log(spdlog::level::info, member,
-      absl::StrFormat(" is up after %.2f s", absl::ToDoubleSeconds(took)));
+      absl::StrFormat(" is up, process %d, after %.2f s", member.worker->process().pid(),
+                      absl::ToDoubleSeconds(took)));
 }
 
 // All at once, so that those who answer agree on what they take.

@@ -114,7 +114,7 @@ class WrongOptions(unittest.TestCase):
 
 
 class Help(unittest.TestCase):
-    OPTIONS = ["bind", "model", "threads", "memory-limit", "max-request-bytes", "max-unary-bytes", "max-connections",
+    OPTIONS = ["bind", "model", "workers", "threads", "timeout", "python", "reload", "memory-limit", "max-request-bytes", "max-unary-bytes", "max-connections",
                "max-connection-calls", "max-requests", "max-waiting", "max-queued", "admission-timeout",
                "request-timeout", "stall-timeout", "header-timeout", "idle-timeout", "trim-after", "drain-timeout",
                "io-threads", "grpc-threads", "grpc-memory-limit", "log-format", "log-level", "config", "version", "help"]

@@ -273,7 +273,7 @@ class Workers(PythonTestCase):
     WORKERS, THREADS = 3, 2
 
     def test_as_many_run_at_once_as_there_are_workers_times_threads(self):
-        self.assertIn("18 at once", self.server.start_line)
+        self.assertIn("18 at once", self.server.start_line)  # three functions
         with concurrent.futures.ThreadPoolExecutor(10) as pool:
             futures = [pool.submit(self.ask, "meets", X, timeout=60) for _ in range(10)]
             wait_until(lambda: len(self.events("here")) >= 6, "six requests run", 30)
@@ -369,7 +369,7 @@ def children_of(pid):
 class CrashLoop(unittest.TestCase):
     def test_it_backs_off_turns_not_ready_and_recovers(self):
         with tempfile.TemporaryDirectory() as directory:
-            with serve("Flaky", "--model", "row_mean_std", env={"APP_DIRECTORY": directory}) as server, \
+            with serve("Flaky", options=["--model", "row_mean_std"], env={"APP_DIRECTORY": directory}) as server, \
                     contextlib.closing(server.grpc()) as client, contextlib.closing(server.http()) as http:
                 self.assertEqual(http.get("/readyz").status, 200)
                 broken = os.path.join(directory, "broken")
@@ -388,7 +388,7 @@ class CrashLoop(unittest.TestCase):
                 self.assertTrue(client.stub.GetModel(pb.GetModelRequest(name="row_mean_std"), timeout=10).model.ready)
                 server.alive_and_correct()
                 os.remove(broken)
-                wait_until(lambda: http.get("/readyz").status == 200, "the model is ready again", 30)
+                wait_until(lambda: http.get("/readyz").status == 200, "the model is ready again", 70)
                 np.testing.assert_array_equal(ask(client, "Flaky", X)["output"], X)
 
 

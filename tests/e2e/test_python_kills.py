@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -45,7 +46,7 @@ class Client(threading.Thread):
 
 class Kills(unittest.TestCase):
     def test_a_thousand_kills_leave_nothing_behind(self):
-        with serve("twice", "--model", "row_mean_std", workers=3, threads=2, options=["--trim-after", "0.5"]) as server:
+        with serve("twice", workers=3, threads=2, options=["--model", "row_mean_std", "--trim-after", "0.5"]) as server:
             wait_until(lambda: slabs_mapped_by(server.pid) == 0, "no memory is mapped")
             before = server.descriptors()
             stop = threading.Event()
@@ -65,23 +66,27 @@ class Kills(unittest.TestCase):
             server.alive_and_correct()
 
     def kill_workers(self, server):
-        """Kills one after another, of those that are up for long enough to have been asked something."""
+        """Kills one worker after another, each some time after it came up."""
         choose = random.Random(1)
-        first_seen, killed = {}, set()
+        killed = read = 0
+        due = []  # (when, process)
         deadline = time.monotonic() + SECONDS
-        while len(killed) < KILLS and time.monotonic() < deadline:
-            alive = [pid for pid in server.children() if pid not in killed and not is_gone(pid)]
-            now = time.monotonic()
-            for pid in alive:
-                first_seen.setdefault(pid, now)
-            ripe = [pid for pid in alive if now - first_seen[pid] > choose.choice((0.1, 0.3, 0.5))]
-            if ripe:
-                pid = choose.choice(ripe)
+        while killed < KILLS and time.monotonic() < deadline:
+            lines = server.lines[read:]
+            read += len(lines)
+            for line in lines:
+                up = re.search(r"is up, process (\d+)", line)
+                if up:
+                    due.append((time.monotonic() + choose.choice((0.02, 0.05, 0.2)), int(up.group(1))))
+            for when, pid in list(due):
+                if when > time.monotonic():
+                    continue
+                due.remove((when, pid))
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                    killed.add(pid)
-            time.sleep(0.005)
-        return len(killed)
+                    killed += 1
+            time.sleep(0.002)
+        return killed
 
     def check_nothing_is_left(self, server, descriptors):
         wait_until(lambda: len(server.children()) == 3 and not any(map(is_gone, server.children())),

@@ -57,6 +57,10 @@ class ReadmeTest(unittest.TestCase):
             with self.subTest(example):
                 self.run_example(example)
 
+    def test_a_python_function_answers(self):
+        example = next(e for e in examples() if "app:predict" in e)
+        self.assertIn(b"0.28867", self.run_example(example))
+
     def test_the_command_line_prints_the_answer(self):
         for example in examples():
             if "millrace predict" in example:
