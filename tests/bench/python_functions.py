@@ -47,7 +47,7 @@ SECONDS = 6
 class Server:
     def __init__(self, bin_dir, directory, *options):
         self.process = subprocess.Popen(
-            [os.path.join(bin_dir, "millrace-server"), *options, "--python", sys.executable, "--bind", "127.0.0.1:0"],
+            [os.path.join(os.path.abspath(bin_dir), "millrace-server"), *options, "--python", sys.executable, "--bind", "127.0.0.1:0"],
             cwd=directory, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             address = re.search(r"listening on ([\d.]+:\d+)", line)

@@ -343,6 +343,7 @@ class Ends(PythonTestCase):
         child = children_of(parent)[0]
         os.kill(parent, signal.SIGKILL)
         wait_until(lambda: is_gone(child), "the child goes with the worker")
+        self.server.wait_for_line("spawns worker 1 was killed by SIGKILL")
         self.assert_equal(self.ask("spawns", X)["output"], X)
 
     def test_memory_that_the_server_gives_up_is_unmapped(self):
