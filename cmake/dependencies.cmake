@@ -9,12 +9,10 @@ find_package(absl CONFIG REQUIRED)
 find_package(Boost 1.74 REQUIRED)
 find_package(xtensor CONFIG REQUIRED)
 find_package(xsimd CONFIG REQUIRED)
+find_package(simdjson CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
-if(MILLRACE_TESTS)
-  find_package(simdjson CONFIG REQUIRED)
-endif()
 
 # Built from find_package, wherever they came from.
 find_program(MILLRACE_GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)

@@ -146,6 +146,11 @@ void Call::BecomeAdmitted(std::unique_ptr<Slab> slab) {
   times_.admitted = window_start_ = engine_.clock_.Now();
 }
 
+void Call::EndUpload() {
+  MutexLock lock(engine_.mu_);
+  uploaded_ = true;
+}
+
 void Call::Submit() {
   absl::StatusOr<std::vector<Tensor>> inputs = assembler_->TakeTensors();
   if (!inputs.ok()) return engine_.Finish(*this, inputs.status());
@@ -569,7 +574,8 @@ absl::Status Engine::Overdue(Call& call, absl::Time now) {
                      call.plan_.promised_bytes, " bytes of the server's memory (", pool_.limit(),
                      " bytes); try again later"));
   }
-  const bool sending = call.state_ == Call::State::kOpen || call.state_ == Call::State::kReceiving;
+  const bool sending = call.state_ == Call::State::kOpen ||
+                       (call.state_ == Call::State::kReceiving && !call.uploaded_);
   if (!sending || now < call.window_start_ + options_.stall_timeout) return absl::OkStatus();
   if (call.state_ == Call::State::kOpen) {
     return absl::DeadlineExceededError(

@@ -117,6 +117,10 @@ class Call : public std::enable_shared_from_this<Call> {
   // The model, from on_admitted on.
   const ModelSpec& spec() const { return *plan_.spec; }
 
+  // All bytes are here, and Submit() follows when it is known what they mean: the client is not
+  // waited for any more.
+  void EndUpload();
+
   // All bytes are here: queues the request, or runs it before Submit returns if it runs quickly and
   // nothing else is due.
   void Submit();
@@ -203,6 +207,7 @@ class Call : public std::enable_shared_from_this<Call> {
   OnAdmitted on_admitted_;
   Times times_;
   absl::Time deadline_;
+  bool uploaded_ = false;
   absl::Time window_start_;       // of the stall check
   uint64_t window_received_ = 0;  // bytes at that time
 };
@@ -251,10 +256,10 @@ class Engine {
   struct Lane {
     explicit Lane(int threads) : most(threads) {}
 
-    const int most;                  // threads, and calls that run at once
-    CondVar work;                    // any of the following, or stopping_, changed
-    int running = 0;                 // calls in a model
-    std::deque<const Model*> turns;  // models with queued calls; the first runs next
+    const int most;                            // threads, and calls that run at once
+    CondVar work;                              // any of the following, or stopping_, changed
+    int running = 0;                           // calls in a model
+    std::deque<const Model*> turns;            // models with queued calls; the first runs next
     std::deque<std::weak_ptr<Call>> arriving;  // with rows to show their model
 
     bool HasWork() const { return !(turns.empty() && arriving.empty()) && running < most; }
@@ -277,9 +282,11 @@ class Engine {
   CallPtr PopQueued(Lane& lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Work on what arrives is work on the side: done when nothing is queued and a place is free, and
-  // otherwise left for when the request runs.  A call in a lane's `arriving` may have moved on, or be gone.
+  // otherwise left for when the request runs.  A call in a lane's `arriving` may have moved on, or
+  // be gone.
   bool ListArriving(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Span<const std::byte> PopArriving(Lane& lane, CallPtr& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Span<const std::byte> PopArriving(Lane& lane, CallPtr& call)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunEarly(Call& call, absl::Span<const std::byte> rows);
 
   // Engine threads, or the one that submits a request that runs quickly.

@@ -398,6 +398,19 @@ TEST_F(EngineTest, LetsASlowButSteadyClientFinish) {
   EXPECT_EQ(Code(attempt), StatusCode::kOk);
 }
 
+TEST_F(EngineTest, DoesNotWaitForAClientThatHasSentAll) {
+  Start({.stall_timeout = absl::Seconds(10)});
+  Attempt uploaded = Declared(1);
+  ASSERT_TRUE(uploaded.call->assembler().Space().ok());
+  uploaded.call->assembler().Commit(uploaded.call->assembler().remaining());
+  uploaded.call->EndUpload();
+  Attempt silent = Declared(1000);
+  clock_.Advance(absl::Seconds(11));
+  EXPECT_EQ(Code(silent), StatusCode::kDeadlineExceeded);
+  uploaded.call->Submit();
+  EXPECT_EQ(Code(uploaded), StatusCode::kOk);
+}
+
 TEST_F(EngineTest, HonoursDeadlinesAtEveryStep) {
   Start({.threads = 1});
   model_->Hold();

@@ -211,6 +211,7 @@ Async<absl::Status> Exchange::Submit() {
     call_->Submit();
     co_return absl::OkStatus();
   }
+  call_->EndUpload();
   absl::StatusOr<Tensor> body = TakeBody();
   if (!body.ok()) co_return body.status();
   const uint64_t size = body->bytes.size();
