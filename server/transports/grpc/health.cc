@@ -37,15 +37,14 @@ class Health::Watch final : public RpcHandler {
     if (!ok) return rpc_.Finish({grpc::StatusCode::CANCELLED, "the client went away"});
     MutexLock lock(health_.mu_);
     writing_ = false;
-    Tell();
+    Tell(health_.StatusOf(service_));
   }
 
   void OnCancel() override {
     rpc_.Finish({grpc::StatusCode::CANCELLED, "the client cancelled the call"});
   }
 
-  void Tell() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_.mu_) {
-    const Status now = health_.StatusOf(service_);
+  void Tell(Status now) {
     if (writing_ || told_ == now) return;
     writing_ = true;
     told_ = now;
@@ -54,14 +53,16 @@ class Health::Watch final : public RpcHandler {
     rpc_.Write(Serialize(response));
   }
 
+  const std::string& service() const { return service_; }
+
   void End() { rpc_.Finish({grpc::StatusCode::UNAVAILABLE, "the server is shutting down"}); }
 
  private:
   Health& health_;
   Rpc& rpc_;
   std::string service_;  // once the watch is added
-  bool writing_ ABSL_GUARDED_BY(health_.mu_) = false;
-  std::optional<Status> told_ ABSL_GUARDED_BY(health_.mu_);
+  bool writing_ = false;
+  std::optional<Status> told_;
 };
 
 Health::Health(std::vector<std::string> services) : services_(services.begin(), services.end()) {}
@@ -87,7 +88,7 @@ Health::Status Health::StatusOf(const std::string& service) const {
 void Health::SetServing(bool serving) {
   MutexLock lock(mu_);
   serving_ = serving;
-  for (Watch* watch : watches_) watch->Tell();
+  for (Watch* watch : watches_) watch->Tell(StatusOf(watch->service()));
 }
 
 void Health::EndWatches() {
@@ -100,7 +101,7 @@ void Health::Add(Watch* watch) {
   MutexLock lock(mu_);
   if (ended_) return watch->End();
   watches_.insert(watch);
-  watch->Tell();
+  watch->Tell(StatusOf(watch->service()));
 }
 
 void Health::Remove(Watch* watch) {
