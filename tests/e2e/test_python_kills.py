@@ -47,6 +47,8 @@ class Client(threading.Thread):
 class Kills(unittest.TestCase):
     def test_a_thousand_kills_leave_nothing_behind(self):
         with serve("twice", workers=3, threads=2, options=["--model", "row_mean_std", "--trim-after", "0.5"]) as server:
+            for _ in range(8):
+                server.alive_and_correct()  # every I/O thread has had a connection, and has its event loop
             wait_until(lambda: slabs_mapped_by(server.pid) == 0, "no memory is mapped")
             before = server.descriptors()
             stop = threading.Event()
